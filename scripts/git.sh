@@ -1,6 +1,6 @@
 # What the scripts that handle git trees share. Sourced after lib.sh, in the toolbox.
 # SPDX-License-Identifier: GPL-2.0-only
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2154
 
 # The user's settings must not change what we write, and the tree's owner need not be us.
 export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1
@@ -37,5 +37,5 @@ new_files()
 # series_hash linux|qemu: changes when the series or a patch in it does.
 series_hash()
 {
-	(cd "$repo/patches/$1" 2>/dev/null && cat -- series ./*.patch 2>/dev/null || :) | sha256sum | cut -d' ' -f1
+	cat -- "$repo/patches/$1/series" "$repo/patches/$1"/*.patch 2>/dev/null | sha256sum | cut -d' ' -f1
 }
