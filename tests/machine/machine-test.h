@@ -150,7 +150,7 @@ static bool equal(u64 got, u64 want, const char *name)
 }
 
 /* The last TRY() raised the exception with that error code. */
-static bool raised(u64 vector, u64 error, const char *name)
+static inline bool raised(u64 vector, u64 error, const char *name)
 {
 	if (ok(exc_vector == vector && exc_error == error, name))
 		return true;
