@@ -1,0 +1,83 @@
+#!/bin/sh
+# Checks of the repository itself: patches, work trees, licences.
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# usage: tree.sh spdx | links | refresh linux|qemu | series linux|qemu
+set -eu
+cd "$(dirname "$0")/.."
+repo=$PWD
+build=$repo/build
+. scripts/git.sh
+what=${1-}
+x=${2-}
+
+case $what in
+spdx)
+	# Every text file says its licence near its top; patches say it in the files that they change.
+	bad=0
+	for file in $(git -C "$repo" ls-files -co --exclude-standard); do
+		case $file in
+		COPYING | .gitignore | .shellcheckrc | patches/*/*.patch | patches/*/cover) continue ;;
+		esac
+		[ -f "$file" ] || continue
+		head -n 40 "$file" | grep -q 'SPDX-License-Identifier: GPL-2.0-\(only\|or-later\)' || {
+			echo "no SPDX-License-Identifier: $file"
+			bad=1
+		}
+	done
+	exit $bad
+	;;
+links)
+	# An edit in a tree is an edit here: each new file is a link that leads to it.
+	bad=0
+	for x in linux qemu; do
+		top=$repo
+		[ $x = linux ] || top=$repo/qemu
+		for path in $(new_files $x); do
+			if [ "$(readlink -f "build/tree/$x/$path")" != "$top/$path" ]; then
+				echo "build/tree/$x/$path does not lead to $top/$path"
+				bad=1
+			fi
+		done
+	done
+	exit $bad
+	;;
+refresh)
+	# tree and refresh: there and back without a difference.
+	out=$(mktemp -d)
+	trap 'rm -rf "$out"' EXIT
+	scripts/refresh "$x" "$out/patches"
+	for file in "patches/$x"/*.patch "patches/$x/series"; do
+		cmp "$file" "$out/patches/$(basename "$file")"
+	done
+	[ "$(find "$out/patches" -name '*.patch' | wc -l)" = "$(find "patches/$x" -name '*.patch' | wc -l)" ]
+	;;
+series)
+	# git am takes the series on the pinned source, and the result is what the tree has.
+	scripts/series "$x"
+	tree=$build/tree/$x
+	out=$(mktemp -d)
+	trap 'rm -rf "$out"' EXIT
+	git clone -q --shared --no-checkout "$tree" "$out/tree"
+	cd "$out/tree"
+	# Only what the series touches is checked out.
+	git fetch -q origin '+refs/savic/*:refs/savic/*'
+	git diff --name-only --no-renames base refs/savic/series | sed 's,^,/,' >"$out/paths"
+	git sparse-checkout set --no-cone --stdin <"$out/paths"
+	git checkout -q base
+	find "$repo/build/series/$x" -name '*.patch' ! -name '0000-*' | LC_ALL=C sort | xargs git am -q
+	git diff --exit-code --stat HEAD refs/savic/series
+	if grep -q '\*\*\* \(SUBJECT\|BLURB\) HERE' "$repo/build/series/$x"/0000-cover-letter.patch; then
+		echo "patches/$x/cover is missing: the cover letter is empty"
+		exit 1
+	fi
+	if git log base.. | grep Savic-new-files; then
+		echo "a trailer of ours is left in a message"
+		exit 1
+	fi
+	;;
+*)
+	echo "usage: tree.sh spdx|links|refresh X|series X" >&2
+	exit 2
+	;;
+esac
