@@ -1,6 +1,6 @@
 /*
  * Start-up of the machine tests: from PVH entry or SIPI to 64-bit C, with
- * memory below 4G mapped one to one.
+ * memory mapped one to one.
  *
  * SPDX-License-Identifier: GPL-2.0-only
  */
@@ -28,23 +28,18 @@
 start32:
 	cli
 	cld
-	/* The first 4G: one PML4 entry, four PDPT entries, 2048 of 2M */
+	/* 512G by pages of 1G: memory above 4G has the RMP. */
 	movl $boot_pdpt + 3, boot_pml4
 	xorl %ecx, %ecx
 1:	movl %ecx, %eax
-	shll $12, %eax
-	leal boot_pd + 3(%eax), %eax
-	movl %eax, boot_pdpt(, %ecx, 8)
-	incl %ecx
-	cmpl $4, %ecx
-	jne 1b
-	xorl %ecx, %ecx
-1:	movl %ecx, %eax
-	shll $21, %eax
+	shll $30, %eax
 	orl $0x83, %eax
-	movl %eax, boot_pd(, %ecx, 8)
+	movl %eax, boot_pdpt(, %ecx, 8)
+	movl %ecx, %eax
+	shrl $2, %eax
+	movl %eax, boot_pdpt + 4(, %ecx, 8)
 	incl %ecx
-	cmpl $2048, %ecx
+	cmpl $512, %ecx
 	jne 1b
 	movl $bsp_stack + STACK_SIZE, %esp
 	movl $bsp_entry, %edi
@@ -253,7 +248,6 @@ idt_pointer:
 	.align 4096
 boot_pml4:	.skip 4096
 boot_pdpt:	.skip 4096
-boot_pd:	.skip 4 * 4096
 	.globl idt
 idt:		.skip 256 * 16
 bsp_stack:	.skip STACK_SIZE

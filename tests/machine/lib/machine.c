@@ -150,6 +150,7 @@ extern const u64 ex_table[][2], ex_table_end[][2];
 
 volatile u32 ex_vector, ex_error;
 static handler_t handlers[256];
+handler_t unexpected_handler;
 
 void set_handler(int vector, handler_t handler)
 {
@@ -169,6 +170,10 @@ void trap(struct regs *r)
 			r->rip = ex_table[i][1];
 			return;
 		}
+	}
+	if (unexpected_handler) {
+		unexpected_handler(r);
+		return;
 	}
 	check(false, "unexpected vector %u, error code 0x%x, rip 0x%lx, cr2 0x%lx",
 	      (u32)r->vector, (u32)r->error_code, r->rip, READ_CR(2));

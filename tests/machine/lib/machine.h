@@ -2,8 +2,7 @@
  * Machine tests: the bare machine
  *
  * A test is one ELF file that QEMU starts by -kernel. It runs on the first
- * CPU, in 64-bit mode, without interrupts, with the first 4G mapped one to
- * one; it prints TAP on the serial port and leaves by test_done().
+ * CPU, in 64-bit mode, without interrupts, with 512G mapped one to one; it prints TAP on the serial port and leaves by test_done().
  *
  * SPDX-License-Identifier: GPL-2.0-only
  */
@@ -50,6 +49,8 @@ struct regs {
 typedef void (*handler_t)(struct regs *);
 /* Also for interrupts. NULL: an exception ends the test. */
 void set_handler(int vector, handler_t handler);
+/* In place of the end of the test for what nobody handles */
+extern handler_t unexpected_handler;
 
 /* Vector and error code of the last exception that EX() caught */
 extern volatile u32 ex_vector, ex_error;

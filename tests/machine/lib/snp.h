@@ -1,0 +1,108 @@
+/*
+ * Machine tests: an SNP guest made without a security processor
+ *
+ * The guest runs this very program: a private copy of its image, at the same
+ * guest physical and virtual addresses. All other memory is the host's, shared
+ * and mapped one to one. What the guest runs are functions of the test, on
+ * variables of its own; results go through the page at SHARED.
+ *
+ * SPDX-License-Identifier: GPL-2.0-only
+ */
+#ifndef SNP_H
+#define SNP_H
+
+#include "svm.h"
+
+#define MSR_SYSCFG		0xc0010010
+#define MSR_HWCR		0xc0010015
+#define MSR_RMP_BASE		0xc0010132
+#define MSR_RMP_END		0xc0010133
+#define MSR_SEV_STATUS		0xc0010131
+
+#define SYSCFG_SNP_EN		BIT(24)
+#define SYSCFG_VMPL_EN		BIT(25)
+#define SYSCFG_MFDM		BIT(19)
+
+#define SNP_ACTIVE		BIT(0)
+#define REFLECT_VC		BIT(2)
+#define RESTRICTED_INJ		BIT(3)
+#define ALTERNATE_INJ		BIT(4)
+#define SECURE_AVIC		BIT(16)
+#define ALLOWED_ENABLE		BIT(63)
+
+#define C_BIT			BIT(51)
+#define GUEST_ASID		1
+
+/* VMSA fields beyond the state save area's */
+#define VMSA_SECURE_AVIC_CONTROL 0x320
+#define VMSA_EXIT_INFO_1	0x390
+#define VMSA_EXIT_INFO_2	0x398
+#define VMSA_EXIT_INT_INFO	0x3a0
+#define VMSA_SEV_FEATURES	0x3b0
+#define VMSA_VINTR_CTRL		0x3b8
+#define VMSA_EXIT_CODE		0x3c0
+#define VMSA_EVENTINJ		0x3e0
+#define VMSA_XCR0		0x3e8
+
+/* System physical addresses; each its own 2M */
+#define IMAGE			0x1000000UL
+#define IMAGE_COPY		0x20000000UL
+#define VMSAS			0x20200000UL
+#define SHARED			0x30000000UL
+
+#define SNP_VCPUS		16	/* that can be prepared */
+
+struct snp_vcpu {
+	struct vmcb *vmcb;		/* the host's */
+	struct guest_regs regs;		/* nothing in there for SEV-ES */
+	u64 vmsa;			/* system, and private guest physical */
+};
+
+struct shared {
+	void (*volatile fn[2])(u64);	/* by vCPU: to run next */
+	volatile u64 arg[2];
+	volatile u64 result[512];
+};
+
+#define shared ((struct shared *)SHARED)
+
+static inline u64 *vmsa_field(u64 vmsa, unsigned int offset)
+{
+	return (u64 *)(vmsa + offset);
+}
+
+/*
+ * Prepare VMSA @n: for vCPU 0 of the guest if it is even, vCPU 1 if it is odd.
+ * Each vCPU has one stack, so several of one vCPU are for one after the other.
+ * Only before snp_start(); after it the VMSA is the guest's.
+ */
+void snp_set_up(struct snp_vcpu *v, int n);
+/* Copy the image, hand it and the VMSAs to the guest, and turn SNP on. */
+void snp_start(void);
+/* SNP on the second CPU; called there. */
+void snp_start_cpu(void);
+
+/* Returns the exit code. */
+u64 snp_run(struct snp_vcpu *v);
+/* Run @fn(@arg) in the guest until it is done; false: some other exit. */
+bool snp_call(struct snp_vcpu *v, void (*fn)(u64), u64 arg);
+
+/* Nested page table entry of a page of the image */
+u64 *snp_npt(u64 gpa);
+/* RMPUPDATE of the system page behind @gpa of the image; EAX */
+u32 snp_assign(u64 gpa, bool assigned);
+
+/* ---- In the guest ---- */
+
+/* Automatic exit 403h */
+static inline void vmgexit(void)
+{
+	asm volatile("rep; vmmcall" : : : "memory");
+}
+
+/* Which vCPU this is: 0 or 1 */
+int guest_index(void);
+/* The VMSA of this vCPU, as the guest sees it */
+u64 guest_vmsa(void);
+
+#endif
