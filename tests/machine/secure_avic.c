@@ -53,6 +53,7 @@ static volatile bool vc_fault;
 
 /* What has been delivered, in order */
 static volatile u32 log[64], logged;
+static volatile u64 logged_rip;
 static volatile bool auto_eoi;
 
 static volatile u32 *reg(int offset)
@@ -92,6 +93,7 @@ static void on_interrupt(struct regs *r)
 {
 	if (logged < ARRAY_SIZE(log))
 		log[logged++] = r->vector;
+	logged_rip = r->rip;
 	if (auto_eoi && r->vector != 2)
 		wrmsr(X2MSR(EOI), 0);
 }
@@ -352,6 +354,76 @@ static void g_interrupted(u64 arg)
 	r[5] = bit(ISR, LOW);
 }
 
+/* The same for an NMI, which the VMRUN after VMGEXIT delivers */
+static void g_interrupted_nmi(u64 arg)
+{
+	volatile u64 *r = shared->result;
+	u64 sp;
+
+	clear_page();
+	*reg(NMI_REQ) = 1;
+	asm volatile("mov %%rsp, %0\n"
+		     "mov %1, %%rsp\n"
+		     "rep; vmmcall\n"
+		     "nop\n"
+		     "mov %0, %%rsp\n"
+		     : "=&r"(sp) : "r"(far_stack + sizeof(far_stack)) : "memory");
+	r[0] = logged;
+	r[1] = log[0];
+	vmgexit();
+	r[2] = logged;
+}
+
+/* A nested page fault right behind STI; the host posts LOW meanwhile. */
+static void g_shadow(u64 arg)
+{
+	volatile u64 *r = shared->result;
+
+	clear_page();
+	set_bit(ALLOWED, LOW, true);
+	auto_eoi = true;
+	asm volatile("lea 1f(%%rip), %%rax\n"
+		     "mov %%rax, %0\n"
+		     "sti\n"
+		     "movb $1, %1\n"
+		     "1: nop\n"
+		     "nop\n"
+		     "cli\n"
+		     : "=m"(r[1]), "=m"(far_stack[PAGE_SIZE]) : : "rax", "memory");
+	r[0] = logged;
+	r[2] = logged_rip;
+}
+
+/* On VMSAs of their own */
+static void g_no_gif(u64 arg)
+{
+	clear_page();
+	wrmsr(MSR_CONTROL, (u64)backing[0] | CONTROL_ENABLE);
+	wrmsr(X2MSR(SELF_IPI), LOW);
+	*reg(NMI_REQ) = 1;
+	vmgexit();
+	window();
+	shared->result[0] = logged;
+}
+
+static void g_own_irq(u64 arg)
+{
+	logged = 0;
+	window();
+	window();
+	shared->result[0] = logged;
+	shared->result[1] = log[0];
+}
+
+static void g_icr(u64 arg)
+{
+	clear_page();
+	wrmsr(MSR_CONTROL, (u64)backing[0] | CONTROL_ENABLE);
+	shared->result[0] = 1;
+	wrmsr(X2MSR(ICR), LOW);
+	shared->result[0] = 2;
+}
+
 /* Send an IPI as Linux does: the other's IRR, then the host rings. */
 static void g_send(u64 vector)
 {
@@ -381,6 +453,7 @@ static void g_touch_tpr(u64 arg)
 /* ---- The host -------------------------------------------------------------------- */
 
 static struct snp_vcpu good, other, forbidden, restricted, alternate, mbz, far_page, dead;
+static struct snp_vcpu no_gif, own_irq, reflect;
 
 static volatile u64 *const r = shared->result;
 
@@ -432,6 +505,26 @@ static void test_invalid(void)
 	check_eq(snp_run(&forbidden), EXIT_INVALID, "hypervisor's AVIC as well");
 	forbidden.vmcb->int_ctl &= ~V_AVIC_ENABLE;
 	check_eq(snp_run(&forbidden), EXIT_VMGEXIT, "none of these");
+}
+
+/* What the VMSA's VINTR_CTRL says, and ReflectVC */
+static void test_vmsa(void)
+{
+	no_gif.vmcb->int_ctl |= V_GIF;
+	shared->fn[0] = g_no_gif;
+	check_eq(snp_run(&no_gif), EXIT_VMGEXIT, "VGIF of the VMSA clear");
+	check_eq(snp_run(&no_gif), EXIT_VMGEXIT, "and again");
+	check_eq(r[0], 0, "no interrupt and no NMI without VGIF");
+
+	check(snp_call(&own_irq, g_own_irq, 0), "V_IRQ of the VMSA, engine off");
+	check_eq(r[0], 1, "is delivered once");
+	check_eq(r[1], HIGH, "with the VMSA's vector");
+
+	shared->fn[0] = g_icr;
+	check_eq(snp_run(&reflect), EXIT_VC, "ReflectVC: ICR write is VMEXIT_VC");
+	check_eq(r[0], 1, "in the middle of the function");
+	check_eq(snp_run(&reflect), EXIT_BUSY, "and sets BUSY");
+	shared->fn[0] = NULL;
 }
 
 static void test_engine_off(void)
@@ -690,6 +783,27 @@ static void test_interrupted(void)
 	check(r[2] && !r[3], "in service once");
 	check(r[4] == 1 && !r[5], "and never again");
 	good.vmcb->event_inj = 0;
+
+	*snp_npt(gpa) = 0;
+	shared->fn[0] = g_interrupted_nmi;
+	check_eq(snp_run(&good), EXIT_VMGEXIT, "NmiReq");
+	check_eq(snp_run(&good), EXIT_NPF, "NMI to a stack that is not mapped");
+	*snp_npt(gpa) = pte;
+	check_eq(snp_run(&good), EXIT_VMGEXIT, "VMRUN goes on with it");
+	check_eq(snp_run(&good), EXIT_VMGEXIT, "to the end");
+	check(!shared->fn[0] && r[0] == 1 && r[1] == 2 && r[2] == 1,
+	      "delivered once, never again");
+
+	*snp_npt(gpa) = 0;
+	shared->fn[0] = g_shadow;
+	check_eq(snp_run(&good), EXIT_NPF, "nested page fault behind STI");
+	*snp_npt(gpa) = pte;
+	good.vmcb->int_state = 0;
+	good.vmcb->update_irr = 1;
+	request(LOW);
+	check_eq(snp_run(&good), EXIT_VMGEXIT, "and on");
+	check_eq(r[0], 1, "an interrupt comes");
+	check_eq(r[2], r[1], "behind the shadow that the VMSA has kept");
 }
 
 static void on_kick(struct regs *regs)
@@ -766,6 +880,34 @@ static void test_doorbell(void)
 	check_eq(r[104], 0, "no other exits");
 }
 
+static void ap_lose_page(void *arg)
+{
+	shared->fn[1] = g_spin;
+	r[104] = snp_run(&other);
+	r[106] = other.vmcb->exit_info_1;
+	r[105] = snp_run(&other);
+}
+
+static void test_doorbell_no_page(void)
+{
+	for (int i = 100; i < 106; i++)
+		r[i] = 0;
+	ap_run(ap_lose_page, NULL);
+	if (!check(eventually(&r[100]), "vCPU 1 runs again"))
+		return;
+	check_eq(snp_assign((u64)backing[1], false), 0,
+		 "RMPUPDATE takes its backing page away");
+	wrmsr(MSR_DOORBELL, apic_id() ^ 1);
+	if (!check(eventually(&r[105]), "doorbell ends its run")) {
+		r[102] = 1;
+		return;
+	}
+	check_eq(r[104], EXIT_NPF, "by a nested page fault");
+	check(r[106] & NOT_RESTARTABLE, "that is not restartable");
+	check_eq(r[105], EXIT_BUSY, "the vCPU is dead");
+	ap_wait();
+}
+
 static void test_page(void)
 {
 	u64 gpa = (u64)backing[0];
@@ -829,8 +971,17 @@ void test_main(void)
 	*field(&dead, VMSA_VINTR_CTRL) |= BIT(63);
 	*field(&dead, VMSA_SEV_FEATURES) = SNP_ACTIVE;
 
+	snp_set_up(&no_gif, 14);
+	*field(&no_gif, VMSA_VINTR_CTRL) = V_NMI_ENABLE;
+	snp_set_up(&own_irq, 16);
+	*field(&own_irq, VMSA_VINTR_CTRL) |= V_IRQ | V_PRIO(HIGH >> 4) | (u64)HIGH << 32;
+	snp_set_up(&reflect, 18);
+	*field(&reflect, VMSA_SEV_FEATURES) |= REFLECT_VC;
+	reflect.vmcb->allowed_sev_features |= REFLECT_VC;
+
 	snp_start();
 	test_invalid();
+	test_vmsa();
 	test_engine_off();
 	test_control();
 	test_table();
@@ -842,5 +993,6 @@ void test_main(void)
 	test_hlt();
 	test_interrupted();
 	test_doorbell();
+	test_doorbell_no_page();
 	test_page();
 }
