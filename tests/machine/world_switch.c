@@ -1,0 +1,549 @@
+/*
+ * World switch of SEV-ES and SNP guests (APM vol. 2, 15.34.3, 15.35, 15.36):
+ * checks of VMRUN, swap types, automatic exits, #VC, MSRs, event injection
+ *
+ * SPDX-License-Identifier: GPL-2.0-only
+ */
+#include "snp.h"
+
+#define MSR_GHCB		0xc0010130
+#define MSR_GUEST_TSC_FREQ	0xc0010134
+#define MSR_LSTAR		0xc0000082
+#define MSR_PAT			0x277
+
+#define EXIT_READ_DR7		0x27
+#define EXIT_RDTSC		0x6e
+#define EXIT_IO			0x7b
+#define EXIT_PAUSE		0x77
+#define EXIT_VMLOAD		0x82
+#define EXIT_WBINVD		0x89
+#define EXIT_EFER_TRAP		0x8f
+#define EXIT_CR0_TRAP		0x90
+#define EXIT_CR4_TRAP		0x94
+#define EXIT_CR8_TRAP		0x98
+
+#define VMSA_CPL		0x0cb
+#define VMSA_VMPL		0x0ca
+#define VMSA_EFER		0x0d0
+#define VMSA_CR0		0x158
+#define VMSA_XCR0_		0x3e8
+
+#define UD			6
+#define GP			13
+#define PF			14
+#define VC			29
+#define VECTOR			0x41
+
+#define CR0_TS			BIT(3)
+#define CR4_PCE			BIT(8)
+#define EFER_NXE		BIT(11)
+
+/* ---- The guest ------------------------------------------------------------- */
+
+static volatile u64 vc_count, vc_code, vc_rip, vc_expect_rip, vc_resume;
+static volatile u64 events, event_rip, event_error;
+
+static void on_vc(struct regs *r)
+{
+	vc_count++;
+	vc_code = r->error_code;
+	vc_rip = r->rip;
+	r->rip = vc_resume;
+}
+
+static void on_event(struct regs *r)
+{
+	events++;
+	event_rip = r->rip;
+	event_error = r->error_code;
+}
+
+static void on_unexpected(struct regs *r)
+{
+	shared->result[510] = r->vector;
+	shared->result[511] = r->rip;
+	for (;;)
+		vmgexit();
+}
+
+/* Run @insn; its #VC goes on behind it. */
+#define TRY_VC(insn, ...)						\
+	do {								\
+		vc_count = 0;						\
+		vc_code = ~0ULL;					\
+		asm volatile("lea 1f(%%rip), %%r11\n"			\
+			     "mov %%r11, vc_expect_rip(%%rip)\n"	\
+			     "lea 2f(%%rip), %%r11\n"			\
+			     "mov %%r11, vc_resume(%%rip)\n"		\
+			     "1:	" insn "\n"			\
+			     "2:\n" __VA_ARGS__);			\
+	} while (0)
+
+enum nae { CPUID, RDTSC, IN, OUT, RDMSR, VMMCALL, READ_DR7, WBINVD, VMLOAD, UD2 };
+
+static const struct {
+	enum nae insn;
+	u64 code;
+	const char *name;
+} naes[] = {
+	{ CPUID, EXIT_CPUID, "CPUID (not intercepted by the VMCB)" },
+	{ IN, EXIT_IO, "IN (not intercepted by the VMCB)" },
+	{ OUT, EXIT_IO, "OUT (not intercepted by the VMCB)" },
+	{ RDTSC, EXIT_RDTSC, "RDTSC" },
+	{ RDMSR, EXIT_MSR, "RDMSR" },
+	{ VMMCALL, EXIT_VMMCALL, "VMMCALL" },
+	{ READ_DR7, EXIT_READ_DR7, "MOV from DR7" },
+	{ WBINVD, EXIT_WBINVD, "WBINVD" },
+	{ VMLOAD, EXIT_VMLOAD, "VMLOAD (not intercepted by the VMCB)" },
+	{ UD2, 0x40 + UD, "#UD" },
+};
+
+static void g_nae(u64 which)
+{
+	switch (which) {
+	case CPUID:
+		TRY_VC("cpuid", : : "a"(0), "c"(0) : "rbx", "rdx", "r11", "memory");
+		break;
+	case RDTSC:
+		TRY_VC("rdtsc", : : : "rax", "rdx", "r11", "memory");
+		break;
+	case IN:
+		TRY_VC("inb $0x80, %%al", : : : "rax", "r11", "memory");
+		break;
+	case OUT:
+		TRY_VC("outb %%al, $0x80", : : : "rax", "r11", "memory");
+		break;
+	case RDMSR:
+		TRY_VC("rdmsr", : : "c"(MSR_LSTAR) : "rax", "rdx", "r11", "memory");
+		break;
+	case VMMCALL:
+		TRY_VC("vmmcall", : : : "rax", "r11", "memory");
+		break;
+	case READ_DR7:
+		TRY_VC("mov %%dr7, %%rax", : : : "rax", "r11", "memory");
+		break;
+	case WBINVD:
+		TRY_VC("wbinvd", : : : "r11", "memory");
+		break;
+	case VMLOAD:
+		TRY_VC("vmload %%rax", : : "a"(SHARED) : "r11", "memory");
+		break;
+	case UD2:
+		TRY_VC("ud2", : : : "r11", "memory");
+		break;
+	}
+	shared->result[0] = vc_count;
+	shared->result[1] = vc_code;
+	shared->result[2] = vc_rip - vc_expect_rip;
+}
+
+static void g_start(u64 arg)
+{
+	unexpected_handler = on_unexpected;
+	shared->result[0] = rdmsr(MSR_SEV_STATUS);
+	shared->result[1] = rdmsr(MSR_GHCB);
+	shared->result[2] = wrmsr_safe(MSR_SEV_STATUS, 0);
+	shared->result[3] = wrmsr_safe(MSR_GUEST_TSC_FREQ, 0);
+	shared->result[4] = READ_CR(2);
+	wrmsr(MSR_GHCB, arg);
+	wrmsr(MSR_LSTAR, 0x1234567000);
+	wrmsr(MSR_PAT, 0x0606060606060606);
+	asm volatile("mov %0, %%cr2; mov %0, %%dr6" : : "r"(0xabc000ULL));
+}
+
+static void g_msrs(u64 arg)
+{
+	TRY_VC("rdmsr", : : "c"(MSR_SEV_STATUS) : "rax", "rdx", "r11", "memory");
+	shared->result[0] = vc_count;
+	TRY_VC("rdmsr", : : "c"(MSR_GHCB) : "rax", "rdx", "r11", "memory");
+	shared->result[0] += vc_count;
+}
+
+/* All that was loaded before is still there after an exit. */
+static void g_again(u64 arg)
+{
+	shared->result[0] = rdmsr(MSR_GHCB);
+	shared->result[1] = rdmsr(MSR_LSTAR);
+	shared->result[2] = rdmsr(MSR_PAT);
+	shared->result[3] = READ_CR(2);
+}
+
+asm("	.globl g_registers\n"
+    "g_registers:\n"
+    "	push %rbx; push %rbp; push %r12; push %r13; push %r14; push %r15\n"
+    "	mov $1, %rbx; mov $2, %rbp; mov $3, %r12; mov $4, %r13; mov $5, %r14\n"
+    "	mov $6, %r15; mov $7, %rcx; mov $8, %rdx; mov $9, %rsi; mov $10, %rdi\n"
+    "	mov $11, %r8; mov $12, %r9; mov $13, %r10; mov $14, %r11; mov $15, %rax\n"
+    "	rep; vmmcall\n"
+    "	cmp $1, %rbx; jne 1f; cmp $2, %rbp; jne 1f; cmp $3, %r12; jne 1f\n"
+    "	cmp $4, %r13; jne 1f; cmp $5, %r14; jne 1f; cmp $6, %r15; jne 1f\n"
+    "	cmp $7, %rcx; jne 1f; cmp $8, %rdx; jne 1f; cmp $9, %rsi; jne 1f\n"
+    "	cmp $10, %rdi; jne 1f; cmp $11, %r8; jne 1f; cmp $12, %r9; jne 1f\n"
+    "	cmp $13, %r10; jne 1f; cmp $14, %r11; jne 1f; cmp $15, %rax; jne 1f\n"
+    "	mov $1, %ecx; jmp 2f\n"
+    "1:	mov $0, %ecx\n"
+    "2:	mov %rcx, registers_ok(%rip)\n"
+    "	pop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx\n"
+    "	ret\n");
+void g_registers(u64 arg);
+volatile u64 registers_ok;
+
+static void g_registers_ok(u64 arg)
+{
+	shared->result[0] = registers_ok;
+}
+
+static void g_fpu_set(u64 arg)
+{
+	u16 cw = 0x127f;
+
+	asm volatile("fninit; fldcw %0; fldpi; fld1" : : "m"(cw));
+}
+
+static void g_fpu_get(u64 arg)
+{
+	u16 cw;
+	u64 one, pi;
+
+	asm volatile("fnstcw %0; fstpl %1; fstpl %2" : "=m"(cw), "=m"(one), "=m"(pi));
+	shared->result[0] = cw;
+	shared->result[1] = one;
+	shared->result[2] = pi;
+}
+
+/* Each leaves by the exit that it is called after, and then comes back. */
+static void g_hlt(u64 arg)
+{
+	asm volatile("hlt");
+	shared->result[0] = 1;
+}
+
+static void g_pause(u64 arg)
+{
+	asm volatile("pause");
+	shared->result[0] = 1;
+}
+
+static void g_cr0(u64 arg)
+{
+	WRITE_CR(0, READ_CR(0) ^ CR0_TS);
+	shared->result[0] = READ_CR(0);
+}
+
+static void g_clts(u64 arg)
+{
+	asm volatile("clts");
+	shared->result[0] = READ_CR(0);
+}
+
+static void g_cr4(u64 arg)
+{
+	WRITE_CR(4, READ_CR(4) ^ CR4_PCE);
+	shared->result[0] = READ_CR(4);
+}
+
+static void g_cr8(u64 arg)
+{
+	WRITE_CR(8, 5);
+	shared->result[0] = READ_CR(8);
+}
+
+/* With SVME cleared, which has no effect */
+static void g_efer(u64 arg)
+{
+	wrmsr(MSR_EFER, (rdmsr(MSR_EFER) ^ EFER_NXE) & ~EFER_SVME);
+	shared->result[0] = rdmsr(MSR_EFER);
+}
+
+static void g_reserved(u64 arg)
+{
+	EX_BEGIN();
+	asm volatile(EX("mov %0, %%cr4") : : "r"(BIT(63)));
+	shared->result[0] = ex_vector;
+	EX_BEGIN();
+	asm volatile(EX("mov %0, %%cr3") : : "r"(READ_CR(3) | BIT(52)));
+	shared->result[1] = ex_vector;
+}
+
+static void g_events(u64 arg)
+{
+	shared->result[0] = events;
+	shared->result[1] = event_error;
+	events = 0;
+}
+
+static void g_sti(u64 arg)
+{
+	asm volatile("sti");
+	vmgexit();
+	asm volatile("cli");
+}
+
+static void g_reflect(u64 arg)
+{
+	asm volatile("cpuid" : : "a"(0), "c"(0) : "rbx", "rdx");
+}
+
+/* ---- The host -------------------------------------------------------------- */
+
+/* Plain; and one for each way in which a VMSA can be wrong */
+static struct snp_vcpu v, reflect;
+static struct {
+	struct snp_vcpu v;
+	unsigned int offset;
+	u64 clear, set;
+	u64 exit_code;
+	const char *name;
+} bad[] = {
+	{ .offset = VMSA_EFER, .clear = EFER_SVME, .exit_code = EXIT_INVALID,
+	  .name = "EFER.SVME clear" },
+	{ .offset = VMSA_CR0, .set = BIT(32), .exit_code = EXIT_INVALID,
+	  .name = "high bits of CR0" },
+	{ .offset = VMSA_XCR0_, .clear = 1, .exit_code = EXIT_INVALID,
+	  .name = "XCR0 without x87" },
+	{ .offset = VMSA_SEV_FEATURES, .set = BIT(40), .exit_code = EXIT_INVALID,
+	  .name = "an unknown SEV feature" },
+	{ .offset = VMSA_VMPL & ~7u, .set = 4ULL << 8 * (VMSA_VMPL & 7),
+	  .exit_code = EXIT_INVALID, .name = "VMPL 4" },
+	{ .offset = VMSA_VINTR_CTRL, .set = BIT(63), .exit_code = EXIT_BUSY,
+	  .name = "BUSY" },
+};
+
+static u8 *hsave(void)
+{
+	return (u8 *)rdmsr(MSR_VM_HSAVE_PA) + 0x400;
+}
+
+/* VMRUN with something wrong in the VMCB */
+#define INVALID(change, what)						\
+	do {								\
+		struct vmcb saved = *v.vmcb;				\
+		change;							\
+		check_eq(snp_run(&v), EXIT_INVALID, what);		\
+		*v.vmcb = saved;					\
+	} while (0)
+
+static u32 vmrun_safe(u64 vmcb)
+{
+	EX_BEGIN();
+	asm volatile("clgi\n" EX("vmrun %%rax") "stgi" : : "a"(vmcb)
+		     : "memory", "rbx", "rcx", "rdx", "rsi", "rdi", "r8", "r9",
+		       "r10", "r11", "r12", "r13", "r14", "r15");
+	return ex_vector;
+}
+
+static void test_vmrun(void)
+{
+	u64 page = rdmsr(MSR_VM_HSAVE_PA);
+	u32 a, b, max_asid, min_sev;
+
+	cpuid(0x8000001f, 0, &a, &b, &max_asid, &min_sev);
+	INVALID(v.vmcb->nested_ctl = 6, "SEV without nested paging");
+	INVALID(v.vmcb->nested_ctl = 5, "SEV-ES without SEV");
+	INVALID(v.vmcb->nested_ctl = 3, "SEV with an ASID of SEV-ES");
+	INVALID(v.vmcb->lbr_ctl = 0, "SEV-ES without LBR virtualization");
+	INVALID(v.vmcb->asid = 0, "ASID 0");
+	INVALID(v.vmcb->asid = max_asid + 1, "ASID above the highest");
+	INVALID(v.vmcb->asid = 2, "another guest's ASID");
+	INVALID(v.vmcb->vmsa += 8, "misaligned VMSA");
+	INVALID(v.vmcb->vmsa |= BIT(51), "VMSA beyond physical memory");
+	INVALID(v.vmcb->vmsa = IMAGE_COPY, "VMSA in a page that is none");
+	INVALID(v.vmcb->allowed_sev_features = ALLOWED_ENABLE,
+		"SEV feature that is not allowed");
+	INVALID(svm_intercept(v.vmcb, EXIT_VMRUN, false), "VMRUN not intercepted");
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(bad); i++)
+		check_eq(snp_run(&bad[i].v), bad[i].exit_code, bad[i].name);
+
+	check_eq(vmrun_safe(VMSAS), GP, "#GP: VMCB in a guest's page");
+	check_eq(vmrun_safe(SHARED + 8), GP, "#GP: misaligned VMCB");
+	check_eq(wrmsr_safe(MSR_VM_HSAVE_PA, VMSAS), GP,
+		 "#GP: VM_HSAVE_PA in a guest's page");
+	wrmsr(MSR_VM_HSAVE_PA, 0);
+	check_eq(vmrun_safe((u64)v.vmcb), GP, "#GP: VM_HSAVE_PA of 0");
+	wrmsr(MSR_VM_HSAVE_PA, page);
+	EX_BEGIN();
+	asm volatile(EX("vmsave %%rax") : : "a"(VMSAS) : "memory");
+	check_eq(ex_vector, GP, "#GP: VMSAVE to a guest's page");
+}
+
+static void test_state(void)
+{
+	u64 dr6, dr7, msr;
+	u16 cw;
+
+	check_eq(rdmsr_safe(MSR_GHCB, &msr), GP, "GHCB MSR is #GP in the host");
+	check_eq(rdmsr_safe(MSR_GUEST_TSC_FREQ, &msr), GP,
+		 "GUEST_TSC_FREQ is #GP in the host");
+
+	v.vmcb->ghcb = 0x7654000;
+	asm volatile("mov %0, %%cr2; mov %0, %%dr6; mov %1, %%dr7; fninit"
+		     : : "r"(0x1000ULL), "r"(0x700ULL));
+	check(snp_call(&v, g_start, 0x30303000), "a guest runs");
+	asm volatile("mov %%dr6, %0; mov %%dr7, %1; fnstcw %2"
+		     : "=r"(dr6), "=r"(dr7), "=m"(cw));
+	check_eq(READ_CR(2), 0, "type C: CR2 is reset");
+	check_eq(dr6, 0xffff0ff0, "type C: DR6 is reset");
+	check_eq(dr7, 0x400, "type C: DR7 is reset");
+	check_eq(cw, 0x40, "type C: the x87 control word is reset");
+	check_eq(rdmsr(MSR_LSTAR), *(u64 *)(hsave() + 0x208),
+		 "type B: LSTAR comes from the host save area");
+	check_eq(shared->result[0], 7, "SEV_STATUS: SEV, SEV-ES, SNP");
+	check_eq(shared->result[1], 0x7654000, "GHCB MSR is VMCB 0A0h");
+	check_eq(shared->result[2], GP, "SEV_STATUS is read-only");
+	check_eq(shared->result[3], GP, "no GUEST_TSC_FREQ without Secure TSC");
+	check_eq(shared->result[4], 0, "the guest does not see the host's CR2");
+	check_eq(v.vmcb->ghcb, 0x30303000, "VMCB 0A0h is the GHCB MSR");
+	check_eq(v.vmcb->guest_sev_features, SNP_ACTIVE, "VMCB 140h GUEST_SEV_FEATURES");
+	check(rdmsr(MSR_PAT) != 0x0606060606060606, "the guest's PAT is its own");
+
+	check(snp_call(&v, g_again, 0), "it goes on");
+	check_eq(shared->result[0], 0x30303000, "GHCB MSR");
+	check_eq(shared->result[1], 0x1234567000, "LSTAR");
+	check_eq(shared->result[2], 0x0606060606060606, "PAT");
+	check_eq(shared->result[3], 0xabc000, "CR2");
+
+	shared->fn[0] = g_registers;
+	check_eq(snp_run(&v), EXIT_VMGEXIT, "with known registers");
+	check_eq(snp_run(&v), EXIT_VMGEXIT, "back in there");
+	check(snp_call(&v, g_registers_ok, 0) && shared->result[0],
+	      "general registers are kept");
+
+	snp_call(&v, g_fpu_set, 0);
+	asm volatile("fninit");
+	snp_call(&v, g_fpu_get, 0);
+	check_eq(shared->result[0], 0x127f, "x87 control word is kept");
+	check_eq(shared->result[1], 0x3ff0000000000000, "ST(0) is kept");
+	check_eq(shared->result[2], 0x400921fb54442d18, "ST(1) is kept");
+
+	snp_call(&v, g_sti, 0);
+	check(v.vmcb->int_state & 2, "GUEST_INTERRUPT_MASK is RFLAGS.IF: set");
+	snp_run(&v);
+	check(!(v.vmcb->int_state & 2), "GUEST_INTERRUPT_MASK is RFLAGS.IF: clear");
+}
+
+static void test_nae(void)
+{
+	static u8 msrpm[2 * PAGE_SIZE] __attribute__((aligned(PAGE_SIZE)));
+	u64 saved = v.vmcb->msrpm;
+
+	memset(msrpm, 0xff, sizeof(msrpm));
+	v.vmcb->msrpm = (u64)msrpm;
+	svm_intercept(v.vmcb, EXIT_RDTSC, true);
+	svm_intercept(v.vmcb, EXIT_MSR, true);
+	svm_intercept(v.vmcb, EXIT_WBINVD, true);
+	v.vmcb->intercept[1] |= BIT(7);
+	v.vmcb->intercept[2] |= BIT(UD) | BIT(VC);
+	for (unsigned int i = 0; i < ARRAY_SIZE(naes); i++) {
+		bool ran = snp_call(&v, g_nae, naes[i].insn);
+
+		check(ran && shared->result[0] == 1 && shared->result[1] == naes[i].code &&
+		      !shared->result[2],
+		      "%s is #VC: exit 0x%lx #VC %lu times, code 0x%lx, RIP off by %ld",
+		      naes[i].name, v.vmcb->exit_code, shared->result[0],
+		      shared->result[1], shared->result[2]);
+	}
+
+	/* These MSRs are the guest's, whatever the map says. */
+	check(snp_call(&v, g_msrs, 0) && !shared->result[0],
+	      "SEV_STATUS and the GHCB MSR cannot be intercepted");
+	v.vmcb->intercept[1] = v.vmcb->intercept[2] = 0;
+	svm_intercept(v.vmcb, EXIT_RDTSC, false);
+	svm_intercept(v.vmcb, EXIT_MSR, false);
+	svm_intercept(v.vmcb, EXIT_WBINVD, false);
+	v.vmcb->msrpm = saved;
+}
+
+/* @fn exits with @code, EXITINFO1 @info, and goes on behind the instruction. */
+static void trap(void (*fn)(u64), u64 code, u64 bits, u64 set, const char *name)
+{
+	u64 seen, info;
+
+	svm_intercept(v.vmcb, code, true);
+	shared->result[0] = 0;
+	shared->fn[0] = fn;
+	seen = snp_run(&v);
+	info = v.vmcb->exit_info_1;
+	check(seen == code && (info & bits) == set, "%s exits: 0x%lx, info 0x%lx", name,
+	      seen, info);
+	svm_intercept(v.vmcb, code, false);
+	check(snp_run(&v) == EXIT_VMGEXIT && shared->result[0], "%s: RIP is behind it", name);
+	check(!bits || (shared->result[0] & bits) == set, "%s has been done", name);
+}
+
+static void test_traps(void)
+{
+	trap(g_hlt, EXIT_HLT, 0, 0, "HLT");
+	trap(g_pause, EXIT_PAUSE, 0, 0, "PAUSE");
+	trap(g_cr0, EXIT_CR0_TRAP, CR0_TS, CR0_TS, "MOV to CR0");
+	trap(g_clts, EXIT_CR0_TRAP, CR0_TS, 0, "CLTS");
+	trap(g_cr4, EXIT_CR4_TRAP, CR4_PCE, CR4_PCE, "MOV to CR4");
+	trap(g_cr8, EXIT_CR8_TRAP, 15, 5, "MOV to CR8");
+	trap(g_efer, EXIT_EFER_TRAP, EFER_SVME, EFER_SVME, "WRMSR EFER");
+	snp_call(&v, g_reserved, 0);
+	check_eq(shared->result[0], GP, "reserved bits of CR4 are #GP");
+	check_eq(shared->result[1], GP, "reserved bits of CR3 are #GP");
+}
+
+static void inject(u64 event, u64 error, u64 seen_error, const char *name)
+{
+	snp_call(&v, g_events, 0);
+	v.vmcb->event_inj = EVENT_VALID | event | error << 32;
+	check(snp_call(&v, g_events, 0) && shared->result[0] == 1 &&
+	      (!error || shared->result[1] == seen_error), "EVENTINJ of %s", name);
+}
+
+static void test_injection(void)
+{
+	inject(EVENT_INTR | VECTOR, 0, 0, "an interrupt");
+	inject(EVENT_EXCEPTION | BIT(11) | PF, 0x15, 0x15, "#PF with an error code");
+	INVALID(v.vmcb->event_inj = EVENT_VALID | 4 << 8 | VECTOR,
+		"EVENTINJ of a software interrupt");
+	INVALID(v.vmcb->event_inj = EVENT_VALID | EVENT_EXCEPTION | 3, "EVENTINJ of #BP");
+	INVALID(v.vmcb->event_inj = EVENT_VALID | EVENT_EXCEPTION | 4, "EVENTINJ of #OF");
+}
+
+static void test_reflect(void)
+{
+	check(snp_call(&reflect, g_start, 0), "a guest with ReflectVC");
+	shared->fn[0] = g_reflect;
+	check_eq(snp_run(&reflect), EXIT_VC, "its #VC is VMEXIT_VC");
+}
+
+void test_main(void)
+{
+	u32 a, b, c, d;
+
+	cpuid(0x8000001f, 0, &a, &b, &c, &d);
+	if (!check((a & 0x1a) == 0x1a, "CPUID has SEV, SEV-ES, SNP"))
+		return;
+
+	set_handler(VC, on_vc);
+	set_handler(VECTOR, on_event);
+	set_handler(PF, on_event);
+
+	snp_set_up(&v, 0);
+	*vmsa_field(v.vmsa, VMSA_SEV_FEATURES) = SNP_ACTIVE;
+	for (unsigned int i = 0; i < ARRAY_SIZE(bad); i++) {
+		u64 *field;
+
+		/* Even ones: all of them are for vCPU 0. */
+		snp_set_up(&bad[i].v, 2 * i + 2);
+		*vmsa_field(bad[i].v.vmsa, VMSA_SEV_FEATURES) = SNP_ACTIVE;
+		bad[i].v.vmcb->allowed_sev_features = 0;
+		field = vmsa_field(bad[i].v.vmsa, bad[i].offset);
+		*field = (*field & ~bad[i].clear) | bad[i].set;
+	}
+	snp_set_up(&reflect, 14);
+	*vmsa_field(reflect.vmsa, VMSA_SEV_FEATURES) = SNP_ACTIVE | REFLECT_VC;
+	reflect.vmcb->allowed_sev_features |= REFLECT_VC;
+	snp_start();
+	set_handler(PF, NULL);
+
+	test_vmrun();
+	test_state();
+	test_nae();
+	test_traps();
+	test_injection();
+	test_reflect();
+}
