@@ -1,0 +1,419 @@
+/*
+ * Security processor: mailbox, states, and what bad commands come to. Section
+ * numbers are those of the SEV-SNP Firmware ABI specification (56860).
+ *
+ * SPDX-License-Identifier: GPL-2.0-only
+ */
+#include "machine.h"
+
+#define MSR_SYSCFG	0xc0010010
+#define MSR_RMP_BASE	0xc0010132
+#define MSR_VM_HSAVE_PA	0xc0010117
+#define SYSCFG_MFDM	BIT(19)
+#define SYSCFG_SNP_EN	BIT(24)
+#define SYSCFG_VMPL_EN	BIT(25)
+
+#define IOMMU_CONTROL	((volatile u64 *)0xfed80018)
+
+#define PSP_ID		0x14ca1022
+#define CMDRESP		0x10980
+#define CMDBUF_LO	0x109e0
+#define CMDBUF_HI	0x109e4
+#define RESPONSE	BIT(31)
+
+/* Pages that change hands, each in its own 2M: the host maps no smaller ones */
+#define PAGE(n)		(0x20000000UL + (n) * 0x200000UL)
+#define GCTX		PAGE(0)
+#define FIRMWARE	PAGE(1)		/* firmware page for output */
+#define GUEST_A		PAGE(2)
+#define GUEST_B		PAGE(3)
+#define GUEST_C		PAGE(4)
+#define SCRATCH		PAGE(5)
+#define TMR		PAGE(6)
+
+enum {
+	OK, PLATFORM_STATE, GUEST_STATE, CONFIG, LENGTH, POLICY = 7, INACTIVE,
+	ADDRESS, BAD_MEASUREMENT = 0xb, ASID_OWNED, BAD_ASID, WBINVD, DF_FLUSH,
+	GUEST, COMMAND, ACTIVE, HARDWARE, UNSUPPORTED = 0x15, PARAM,
+	PAGE_SIZE_ERR = 0x19, PAGE_STATE, PAGE_OWNER = 0x1c, RMP_INIT = 0x20,
+	BUFFER_STATE = 0x5a,
+};
+
+enum {
+	INIT = 0x01, SHUTDOWN, PLATFORM_RESET, PLATFORM_STATUS, LAUNCH_START = 0x30,
+	SNP_SHUTDOWN_EX = 0x86, SNP_PLATFORM_STATUS = 0x83, SNP_DF_FLUSH,
+	SNP_INIT_EX, DECOMMISSION = 0x90, ACTIVATE, GUEST_STATUS, GCTX_CREATE,
+	SNP_LAUNCH_START = 0xa0, LAUNCH_UPDATE, LAUNCH_FINISH,
+	DBG_DECRYPT = 0xb0, RECLAIM = 0xc7, CONFIG_SET = 0xc9, COMMIT = 0xcb,
+	FEATURE_INFO = 0xce,
+};
+
+#define POLICY_OK	(BIT(17) | BIT(16))
+
+static volatile u32 *regs;
+static u64 buf[64] __attribute__((aligned(4096)));
+static u64 out[512] __attribute__((aligned(4096)));
+
+/*
+ * The launch digest of a page of (i * 7) & ff at GPA 1000h, then a ZERO page at
+ * 2000h, both without rights for VMPL1-3: SHA-384 over PAGE_INFO (8.17.2).
+ */
+static const u8 digest[48] = {
+	0x6b, 0x1a, 0x3d, 0x58, 0x44, 0x98, 0xff, 0xc4,
+	0x41, 0x3c, 0xf1, 0xc0, 0x2f, 0x27, 0xd3, 0x75,
+	0x79, 0x10, 0x38, 0x2c, 0xdc, 0x11, 0xe2, 0x5e,
+	0x27, 0x42, 0x74, 0x4c, 0x68, 0x46, 0x09, 0xdd,
+	0x90, 0x47, 0x7d, 0x6b, 0x93, 0x3b, 0xdc, 0xdc,
+	0x48, 0xac, 0xe6, 0x42, 0x4d, 0x5b, 0x2d, 0x0c,
+};
+
+static u32 command_at(u32 id, u64 addr)
+{
+	u32 resp;
+
+	regs[CMDBUF_LO / 4] = addr;
+	regs[CMDBUF_HI / 4] = addr >> 32;
+	regs[CMDRESP / 4] = id << 16;
+	while (!((resp = regs[CMDRESP / 4]) & RESPONSE))
+		cpu_relax();
+	return resp & 0xffff;
+}
+
+static u32 command(u32 id)
+{
+	return command_at(id, (u64)buf);
+}
+
+static void clear(void)
+{
+	memset(buf, 0, sizeof(buf));
+}
+
+/* A command whose buffer begins with two quadwords, the rest zero */
+static u32 command2(u32 id, u64 a, u64 b)
+{
+	clear();
+	buf[0] = a;
+	buf[1] = b;
+	return command(id);
+}
+
+static u32 pci_read(u32 addr, u32 reg)
+{
+	u32 val;
+
+	asm volatile("outl %0, %1" : : "a"(addr | reg), "Nd"((u16)0xcf8));
+	asm volatile("inl %1, %0" : "=a"(val) : "Nd"((u16)0xcfc));
+	return val;
+}
+
+static bool find_psp(void)
+{
+	for (u32 dev = 0; dev < 32; dev++) {
+		u32 addr = BIT(31) | dev << 11;
+
+		if (pci_read(addr, 0) == PSP_ID) {
+			u32 cmd = pci_read(addr, 4) | 6;
+
+			asm volatile("outl %0, %1" : : "a"(cmd), "Nd"((u16)0xcfc));
+			regs = (void *)(u64)(pci_read(addr, 0x18) & ~15u);
+			return true;
+		}
+	}
+	return false;
+}
+
+struct rmp_state {
+	u64 gpa;
+	u8 assigned, size_2m, immutable, reserved;
+	u32 asid;
+} __attribute__((packed, aligned(16)));
+
+static void rmpupdate(u64 addr, struct rmp_state st)
+{
+	u64 ret = addr;
+
+	asm volatile(".byte 0xf2, 0x0f, 0x01, 0xfe" : "+a"(ret) : "c"(&st) : "memory", "cc");
+	if (ret)
+		check(false, "RMPUPDATE of 0x%lx: %u", addr, (u32)ret);
+}
+
+static void make_firmware(u64 addr)
+{
+	rmpupdate(addr, (struct rmp_state){ .assigned = 1, .immutable = 1 });
+}
+
+static void make_guest(u64 addr, u64 gpa, u32 asid)
+{
+	rmpupdate(addr, (struct rmp_state){ .gpa = gpa, .assigned = 1,
+					    .immutable = 1, .asid = asid });
+}
+
+static void make_shared(u64 addr)
+{
+	rmpupdate(addr, (struct rmp_state){});
+}
+
+static void wbinvd(void *unused)
+{
+	asm volatile("wbinvd" : : : "memory");
+}
+
+static void snp_enable(void *unused)
+{
+	wrmsr(MSR_SYSCFG, rdmsr(MSR_SYSCFG) | SYSCFG_MFDM);
+	wrmsr(MSR_SYSCFG, rdmsr(MSR_SYSCFG) | SYSCFG_SNP_EN | SYSCFG_VMPL_EN);
+}
+
+static bool second_cpu;
+
+static void on_all(void (*fn)(void *))
+{
+	fn(NULL);
+	if (second_cpu) {
+		ap_run(fn, NULL);
+		ap_wait();
+	}
+}
+
+static void test_mailbox(void)
+{
+	check_eq(command(0), COMMAND, "command 0 is not one");
+	check_eq(command(0xff), COMMAND, "command FFh is not one");
+	check_eq(regs[CMDBUF_LO / 4] | regs[CMDBUF_HI / 4], 0, "no extended error");
+	check_eq(command_at(SNP_PLATFORM_STATUS, BIT(47)), ADDRESS, "buffer above all memory");
+	check_eq(command_at(SNP_PLATFORM_STATUS, 0xfee00000), CONFIG, "buffer outside RAM");
+	check_eq(command_at(SNP_PLATFORM_STATUS, 0xb0000), ADDRESS, "buffer in ASEG");
+	check_eq(command_at(SNP_PLATFORM_STATUS, rdmsr(MSR_RMP_BASE) + 0x100000), ADDRESS,
+		 "buffer in the RMP");
+}
+
+static void test_platform(void)
+{
+	check_eq(command2(SNP_PLATFORM_STATUS, (u64)out, 0), OK, "SNP_PLATFORM_STATUS");
+	check((out[0] & 0xff) == 1 && (out[0] >> 8 & 0xff) >= 51 && !(out[0] >> 16 & 0xffff),
+	      "API 1.51 or newer, SNP not initialised");
+	check_eq(command2(SNP_PLATFORM_STATUS, (u64)out + 0xff0, 0), PARAM,
+		 "status must not cross a page");
+	check_eq(command2(SNP_PLATFORM_STATUS, 0xfed00000, 0), CONFIG, "status outside RAM");
+
+	check_eq(command2(FEATURE_INFO, 15, (u64)out), PARAM, "FEATURE_INFO: length");
+	check_eq(command2(FEATURE_INFO, 16, (u64)out + 2), ADDRESS, "FEATURE_INFO: alignment");
+	check_eq(command2(FEATURE_INFO, 16 | 7UL << 32, (u64)out), PARAM, "FEATURE_INFO: leaf");
+	check_eq(command2(FEATURE_INFO, 16, (u64)out), OK, "FEATURE_INFO");
+	check_eq(command2(COMMIT, 5, 0), PARAM, "COMMIT: length");
+	check_eq(command2(CONFIG_SET, 0, BIT(2)), PARAM, "CONFIG: reserved bit");
+	check_eq(command2(CONFIG_SET, ~0UL, 0), PARAM, "CONFIG: TCB above the committed one");
+
+	check_eq(command2(GCTX_CREATE, GCTX, 0), PLATFORM_STATE, "GCTX_CREATE before SNP_INIT");
+	check_eq(command2(LAUNCH_START, 0, 0), PLATFORM_STATE, "LAUNCH_START before INIT");
+	check_eq(command2(INIT, 2, 0), CONFIG, "INIT: reserved flag");
+	check_eq(command2(INIT, 1, TMR + 0x1000), ADDRESS, "INIT: TMR not aligned");
+}
+
+static void test_snp_init(void)
+{
+	check_eq(command2(SNP_INIT_EX, BIT(5), 0), PARAM, "SNP_INIT_EX: reserved flag");
+	check_eq(command2(SNP_INIT_EX, 0, 0), RMP_INIT, "SNP_INIT_EX: no RMP yet");
+	check_eq(command2(SNP_INIT_EX, 1, 0), CONFIG, "SNP_INIT_EX: SYSCFG not set up");
+	on_all(snp_enable);
+	check_eq(command2(SNP_INIT_EX, 1, 0), HARDWARE, "SNP_INIT_EX: IOMMU is off");
+	*IOMMU_CONTROL = 1;
+	wrmsr(MSR_VM_HSAVE_PA, SCRATCH);
+	check_eq(command2(SNP_INIT_EX, 1, 0), CONFIG, "SNP_INIT_EX: VM_HSAVE_PA not zero");
+	wrmsr(MSR_VM_HSAVE_PA, 0);
+	check_eq(command2(SNP_INIT_EX, 1, 0), OK, "SNP_INIT_EX");
+	check_eq(command2(SNP_INIT_EX, 1, 0), PLATFORM_STATE, "SNP_INIT_EX again");
+	check_eq(command(SNP_DF_FLUSH), WBINVD, "DF_FLUSH without WBINVD");
+	on_all(wbinvd);
+	check_eq(command(SNP_DF_FLUSH), OK, "DF_FLUSH after WBINVD");
+	check_eq(command2(SNP_PLATFORM_STATUS, SCRATCH, 0), PAGE_STATE,
+		 "status to a page of the hypervisor");
+	make_firmware(FIRMWARE);
+	check_eq(command2(SNP_PLATFORM_STATUS, FIRMWARE, 0), OK, "status to a page of firmware");
+	check_eq(*(u32 *)FIRMWARE >> 16, 0x101, "SNP is initialised, and the RMP");
+	check_eq(command(PLATFORM_STATUS), BUFFER_STATE,
+		 "legacy command with output: buffer has to be firmware's");
+}
+
+static u32 launch_update(u64 gctx, u64 page, u32 type, u32 flags)
+{
+	clear();
+	buf[0] = gctx;
+	buf[1] = type << 1 | flags;
+	buf[2] = page;
+	return command(LAUNCH_UPDATE);
+}
+
+static void test_launch(void)
+{
+	check_eq(command2(GCTX_CREATE, GCTX + 8, 0), PARAM, "GCTX_CREATE: alignment");
+	check_eq(command2(GCTX_CREATE, GCTX, 0), PAGE_STATE, "GCTX_CREATE: page of the hypervisor");
+	make_firmware(GCTX);
+	check_eq(command2(GCTX_CREATE, GCTX, 0), OK, "GCTX_CREATE");
+	check_eq(command2(GCTX_CREATE, GCTX, 0), PAGE_STATE, "GCTX_CREATE: is a context already");
+	check_eq(command2(ACTIVATE, GCTX, 1), GUEST_STATE, "ACTIVATE before LAUNCH_START");
+	check_eq(launch_update(GCTX, SCRATCH, 1, 0), PAGE_STATE, "LAUNCH_UPDATE: page state comes first");
+
+	check_eq(command2(SNP_LAUNCH_START, GCTX, 0), POLICY, "LAUNCH_START: policy bit 17 is 0");
+	check_eq(command2(SNP_LAUNCH_START, GCTX, POLICY_OK | BIT(40)), POLICY,
+		 "LAUNCH_START: reserved policy bit");
+	check_eq(command2(SNP_LAUNCH_START, GCTX, POLICY_OK | 0xffff), POLICY,
+		 "LAUNCH_START: API above the firmware's");
+	check_eq(command2(SNP_LAUNCH_START, FIRMWARE, POLICY_OK), GUEST,
+		 "LAUNCH_START: not a context page");
+	check_eq(command2(SNP_LAUNCH_START, 0xfed00000, POLICY_OK), GUEST,
+		 "LAUNCH_START: context outside RAM");
+	check_eq(command2(SNP_LAUNCH_START, GCTX + 1, POLICY_OK), PARAM,
+		 "LAUNCH_START: context not aligned");
+	check_eq(command2(SNP_LAUNCH_START, GCTX, POLICY_OK), OK, "LAUNCH_START");
+	check_eq(command2(SNP_LAUNCH_START, GCTX, POLICY_OK), GUEST_STATE, "LAUNCH_START again");
+
+	make_guest(GUEST_B, 0x2000, 2);
+	check_eq(launch_update(GCTX, GUEST_B, 1, 0), INACTIVE, "LAUNCH_UPDATE before ACTIVATE");
+	check_eq(command2(ACTIVATE, GCTX, 0), BAD_ASID, "ACTIVATE: ASID 0");
+	check_eq(command2(ACTIVATE, GCTX, 100), BAD_ASID, "ACTIVATE: ASID of plain SEV");
+	check_eq(command2(ACTIVATE, GCTX, 5000), BAD_ASID, "ACTIVATE: ASID too high");
+	check_eq(command2(ACTIVATE, GCTX, 1), OK, "ACTIVATE");
+	check_eq(command2(ACTIVATE, GCTX, 3), ACTIVE, "ACTIVATE again");
+
+	for (int i = 0; i < 4096; i++)
+		((u8 *)GUEST_A)[i] = i * 7;
+	make_guest(GUEST_A, 0x1000, 1);
+	check_eq(launch_update(GCTX, GUEST_A, 1, 1), PAGE_SIZE_ERR, "LAUNCH_UPDATE: page size");
+	check_eq(launch_update(GCTX, GUEST_A, 0, 0), PARAM, "LAUNCH_UPDATE: type 0");
+	check_eq(launch_update(GCTX, GUEST_A, 7, 0), PARAM, "LAUNCH_UPDATE: type 7");
+	check_eq(launch_update(GCTX, GUEST_A, 1, BIT(8)), PARAM, "LAUNCH_UPDATE: reserved bit");
+	check_eq(launch_update(GCTX, GUEST_B, 1, 0), PAGE_OWNER, "LAUNCH_UPDATE: ASID of another");
+	check_eq(launch_update(GCTX, GUEST_A, 1, 0), OK, "LAUNCH_UPDATE: NORMAL");
+	check_eq(launch_update(GCTX, GUEST_A, 1, 0), PAGE_STATE, "LAUNCH_UPDATE: page is the guest's by now");
+
+	((u32 *)GUEST_C)[0] = 65;
+	make_guest(GUEST_C, 0x3000, 1);
+	check_eq(launch_update(GCTX, GUEST_C, 6, 0), PARAM, "LAUNCH_UPDATE: CPUID page with 65 entries");
+	check_eq(command2(RECLAIM, GUEST_C, 0), OK, "RECLAIM of a page in launch");
+	make_shared(GUEST_C);
+	memset((void *)GUEST_C, 0, 4096);
+	((u32 *)GUEST_C)[0] = 1;
+	((u32 *)GUEST_C)[4] = 7;				/* leaf 7: no such EDX bit */
+	((u32 *)GUEST_C)[4 + 9] = BIT(1);
+	make_guest(GUEST_C, 0x3000, 1);
+	check_eq(launch_update(GCTX, GUEST_C, 6, 0), PARAM, "LAUNCH_UPDATE: CPUID feature that is not there");
+	check_eq(command2(RECLAIM, GUEST_C, 0), OK, "RECLAIM again");
+	make_shared(GUEST_C);
+	check_eq(((u32 *)GUEST_C)[4 + 9], 0, "the CPUID page is corrected in place");
+
+	check_eq(command2(RECLAIM, GUEST_B, 0), OK, "RECLAIM of the other page");
+	make_shared(GUEST_B);
+	make_guest(GUEST_B, 0x2000, 1);
+	check_eq(launch_update(GCTX, GUEST_B, 3, 0), OK, "LAUNCH_UPDATE: ZERO");
+}
+
+static void test_finish(void)
+{
+	u8 *block = (u8 *)out, *auth = (u8 *)SCRATCH;
+
+	memset(out, 0, sizeof(out));
+	memset(auth, 0, 4096);
+	*(u64 *)(block + 0x58) = POLICY_OK;
+	*(u32 *)auth = 1;				/* ECDSA P-384 with SHA-384 */
+	*(u32 *)(auth + 0x240) = 2;			/* curve P-384 */
+	clear();
+	buf[0] = GCTX;
+	buf[1] = (u64)out;
+	buf[2] = SCRATCH;
+	buf[3] = 1;
+	check_eq(command(LAUNCH_FINISH), BAD_MEASUREMENT, "LAUNCH_FINISH: ID block of another image");
+	memcpy(block, digest, sizeof(digest));
+	*(u64 *)(block + 0x58) = POLICY_OK | BIT(19);
+	check_eq(command(LAUNCH_FINISH), POLICY, "LAUNCH_FINISH: ID block with another policy");
+	*(u64 *)(block + 0x58) = POLICY_OK;
+	check_eq(command(LAUNCH_FINISH), OK, "LAUNCH_FINISH: the launch digest is right");
+	check_eq(command2(LAUNCH_FINISH, GCTX, 0), GUEST_STATE, "LAUNCH_FINISH again");
+	clear();
+	buf[0] = GCTX;
+	buf[1] = GUEST_A;
+	buf[2] = FIRMWARE;
+	check_eq(command(DBG_DECRYPT), POLICY, "DBG_DECRYPT against the policy");
+	check_eq(command2(GUEST_STATUS, GCTX, FIRMWARE), OK, "GUEST_STATUS");
+	check_eq(*(u64 *)(FIRMWARE + 8) & 0xffffffffff, 1 | 2UL << 32, "ASID 1, running");
+}
+
+static void test_end(void)
+{
+	check_eq(command2(RECLAIM, SCRATCH + 2, 0), PARAM, "RECLAIM: reserved bits");
+	check_eq(command2(RECLAIM, FIRMWARE + 1, 0), PAGE_SIZE_ERR, "RECLAIM: page size");
+	check_eq(command2(RECLAIM, rdmsr(MSR_RMP_BASE), 0), ADDRESS, "RECLAIM: in the RMP");
+	check_eq(command2(RECLAIM, 0xfee00000, 0), CONFIG, "RECLAIM: not RAM");
+	check_eq(command2(RECLAIM, GCTX, 0), PAGE_STATE, "RECLAIM of a context page");
+	check_eq(command2(RECLAIM, SCRATCH, 0), OK, "RECLAIM of a page of the hypervisor");
+	check_eq(command2(RECLAIM, FIRMWARE, 0), OK, "RECLAIM of a page of firmware");
+	make_shared(FIRMWARE);
+
+	check_eq(command2(SNP_SHUTDOWN_EX, 8 | 1UL << 32, 0), DF_FLUSH, "SHUTDOWN with a guest");
+	check_eq(command2(DECOMMISSION, GCTX, 0), OK, "DECOMMISSION");
+	check_eq(command2(DECOMMISSION, GCTX, 0), GUEST, "DECOMMISSION again");
+	check_eq(command2(SNP_SHUTDOWN_EX, 8 | 1UL << 32, 0), DF_FLUSH, "SHUTDOWN with a dirty ASID");
+	check_eq(command(SNP_DF_FLUSH), WBINVD, "DF_FLUSH: the guest's cache lines");
+	on_all(wbinvd);
+	check_eq(command(SNP_DF_FLUSH), OK, "DF_FLUSH after WBINVD");
+	check_eq(command2(RECLAIM, GCTX, 0), OK, "RECLAIM of what was the context page");
+	make_shared(GCTX);
+	check_eq(command2(SNP_SHUTDOWN_EX, 9 | 1UL << 32, 0), PARAM, "SHUTDOWN: length");
+	check_eq(command2(SNP_SHUTDOWN_EX, 8 | 1UL << 34, 0), PARAM, "SHUTDOWN: reserved flag");
+	check_eq(command2(SNP_SHUTDOWN_EX, 8 | 3UL << 32, 0), OK, "SHUTDOWN");
+	check(!(rdmsr(MSR_SYSCFG) & SYSCFG_SNP_EN), "SNP is off");
+}
+
+static void test_legacy(void)
+{
+	check_eq(command2(INIT, 1, TMR), LENGTH, "INIT: length of the TMR");
+	clear();
+	buf[0] = 1;
+	buf[1] = TMR;
+	buf[2] = 0x100000;
+	check_eq(command(INIT), OK, "INIT");
+	check_eq(command(INIT), PLATFORM_STATE, "INIT again");
+	check_eq(command_at(PLATFORM_STATUS, TMR), ADDRESS, "buffer in the TMR");
+	check_eq(command2(LAUNCH_START, 5, 0), GUEST, "LAUNCH_START: unknown handle");
+	check_eq(command2(LAUNCH_START, BIT(8) << 32, 0), POLICY, "LAUNCH_START: reserved policy bit");
+	check_eq(command2(0x21, 1, 0), PLATFORM_STATE, "ACTIVATE without guests");
+	check_eq(command2(LAUNCH_START, 0, 0), OK, "LAUNCH_START");
+	check_eq(command2(0x31, (u32)buf[0], 0), INACTIVE, "LAUNCH_UPDATE_DATA before ACTIVATE");
+	check_eq(command2(0x21, 77, 0), GUEST, "ACTIVATE: unknown handle");
+	check_eq(command2(0x21, 1 | 1UL << 32, 0), BAD_ASID, "ACTIVATE: ASID of SEV-ES");
+	check_eq(command2(0x21, 1 | 100UL << 32, 0), OK, "ACTIVATE");
+	check_eq(command2(0x31, 1, SCRATCH + 8), ADDRESS, "LAUNCH_UPDATE_DATA: alignment");
+	check_eq(command2(0x31, 1, SCRATCH), LENGTH, "LAUNCH_UPDATE_DATA: length 0");
+	check_eq(command2(0x35, 1, 0), GUEST_STATE, "LAUNCH_FINISH before LAUNCH_MEASURE");
+	check_eq(command2(0x33, 1, (u64)out), LENGTH, "LAUNCH_MEASURE: length");
+	check_eq((u32)buf[2], 0x30, "LAUNCH_MEASURE says what it needs");
+	check_eq(command2(0x32, 1, SCRATCH), LENGTH, "LAUNCH_UPDATE_VMSA: length");
+	clear();
+	buf[0] = 1;
+	buf[1] = SCRATCH;
+	buf[2] = 0x1000;
+	check_eq(command(0x32), UNSUPPORTED, "LAUNCH_UPDATE_VMSA of a guest without ES");
+	check_eq(command2(0x20, 1, 0), ACTIVE, "DECOMMISSION of an active guest");
+	check_eq(command(SHUTDOWN), OK, "SHUTDOWN drops it");
+	check_eq(command2(0x20, 1, 0), PLATFORM_STATE, "DECOMMISSION after that");
+}
+
+void test_main(void)
+{
+	u32 a, b, c, d;
+
+	if (!find_psp())
+		skip("no security processor: needs -machine q35,snp-host=on");
+	cpuid(0x80000008, 0, &a, &b, &c, &d);
+	second_cpu = (c & 0xff) == 1;
+
+	test_mailbox();
+	test_platform();
+	test_snp_init();
+	test_launch();
+	test_finish();
+	test_end();
+	test_legacy();
+	test_done();
+}
