@@ -84,6 +84,16 @@ static u64 run(struct snp_vcpu *v, u32 ticks)
 	return v->vmcb->exit_code;
 }
 
+/* A plain VMSA's exit, but for what is left of the timer */
+static u64 run_plain(struct snp_vcpu *v)
+{
+	u64 code = EXIT_INTR;
+
+	for (int i = 0; i < 10 && code == EXIT_INTR; i++)
+		code = run(v, 1000 * TIMER_TICKS);
+	return code;
+}
+
 void test_main(void)
 {
 	struct snp_vcpu v;
@@ -133,7 +143,7 @@ void test_main(void)
 	wrmsr(X2APIC_LVTT, TIMER);
 	wrmsr(0xc0000081, star);
 
-	check_eq(run(&v, 1000 * TIMER_TICKS), EXIT_VMGEXIT, "the plain VMSA");
+	check_eq(run_plain(&v), EXIT_VMGEXIT, "the plain VMSA");
 	for (int i = 0; i < ROUNDS && ok; i++) {
 		u64 code;
 
@@ -151,5 +161,5 @@ void test_main(void)
 	      "%lu VMGEXIT, %lu invalid, %lu shutdown, %lu other exits",
 	      exits[0], exits[1], exits[2], exits[3]);
 	memcpy((void *)v.vmsa, template, PAGE_SIZE);
-	check_eq(run(&v, 1000 * TIMER_TICKS), EXIT_VMGEXIT, "the plain VMSA once more");
+	check_eq(run_plain(&v), EXIT_VMGEXIT, "the plain VMSA once more");
 }
