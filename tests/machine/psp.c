@@ -71,11 +71,13 @@ static u32 command_at(u32 id, u64 addr)
 {
 	u32 resp;
 
+	barrier();		/* the buffer is complete before the command */
 	regs[CMDBUF_LO / 4] = addr;
 	regs[CMDBUF_HI / 4] = addr >> 32;
 	regs[CMDRESP / 4] = id << 16;
 	while (!((resp = regs[CMDRESP / 4]) & RESPONSE))
 		cpu_relax();
+	barrier();
 	return resp & 0xffff;
 }
 
