@@ -4,6 +4,7 @@
  *
  * SPDX-License-Identifier: GPL-2.0-only
  */
+#include "gcm.h"
 #include "machine.h"
 
 #define MSR_SYSCFG	0xc0010010
@@ -30,12 +31,15 @@
 #define GUEST_C		PAGE(4)
 #define SCRATCH		PAGE(5)
 #define TMR		PAGE(6)
+#define GCTX2		PAGE(7)
+#define SECRETS		PAGE(8)
 
 enum {
 	OK, PLATFORM_STATE, GUEST_STATE, CONFIG, LENGTH, POLICY = 7, INACTIVE,
 	ADDRESS, BAD_MEASUREMENT = 0xb, ASID_OWNED, BAD_ASID, WBINVD, DF_FLUSH,
 	GUEST, COMMAND, ACTIVE, HARDWARE, UNSUPPORTED = 0x15, PARAM,
-	PAGE_SIZE_ERR = 0x19, PAGE_STATE, PAGE_OWNER = 0x1c, RMP_INIT = 0x20,
+	PAGE_SIZE_ERR = 0x19, PAGE_STATE, PAGE_OWNER = 0x1c, AEAD_OFLOW,
+	RMP_INIT = 0x20,
 	BUFFER_STATE = 0x5a,
 };
 
@@ -43,7 +47,7 @@ enum {
 	INIT = 0x01, SHUTDOWN, PLATFORM_RESET, PLATFORM_STATUS, LAUNCH_START = 0x30,
 	SNP_SHUTDOWN_EX = 0x86, SNP_PLATFORM_STATUS = 0x83, SNP_DF_FLUSH,
 	SNP_INIT_EX, DECOMMISSION = 0x90, ACTIVATE, GUEST_STATUS, GCTX_CREATE,
-	SNP_LAUNCH_START = 0xa0, LAUNCH_UPDATE, LAUNCH_FINISH,
+	GUEST_REQUEST, SNP_LAUNCH_START = 0xa0, LAUNCH_UPDATE, LAUNCH_FINISH,
 	DBG_DECRYPT = 0xb0, RECLAIM = 0xc7, CONFIG_SET = 0xc9, COMMIT = 0xcb,
 	FEATURE_INFO = 0xce,
 };
@@ -341,6 +345,119 @@ static void test_finish(void)
 	check_eq(*(u64 *)(FIRMWARE + 8) & 0xffffffffff, 1 | 2UL << 32, "ASID 1, running");
 }
 
+/* ---- Messages between a guest and the firmware (8.26) --------------------- */
+
+enum { KEY_REQ = 3, REPORT_REQ = 5, TSC_INFO_REQ = 17 };
+
+#define HEADER		0x60
+#define AAD		0x30
+
+static u8 vmpck[4][32];
+static u8 reply[4096] __attribute__((aligned(16)));
+
+static u8 *request(void)
+{
+	memset(out, 0, sizeof(out));
+	return (u8 *)out + HEADER;
+}
+
+/* Seals what request() gave and sends it; the reply's payload is in reply[]. */
+static u32 send(u32 type, u32 len, u64 seqno, u32 key, u32 spoil)
+{
+	u8 iv[12] = {}, *msg = (u8 *)out;
+	u32 status;
+
+	*(u64 *)(msg + 0x20) = seqno;
+	msg[0x30] = msg[0x31] = msg[0x35] = 1;
+	*(u16 *)(msg + 0x32) = HEADER;
+	msg[0x34] = type;
+	*(u16 *)(msg + 0x36) = len;
+	msg[0x3c] = key;
+	*(u64 *)iv = seqno;
+	gcm_seal(vmpck[key & 3], iv, msg + AAD, HEADER - AAD, msg + HEADER, len, msg);
+	msg[spoil] ^= !!spoil;
+
+	clear();
+	buf[0] = GCTX2;
+	buf[1] = (u64)out;
+	buf[2] = FIRMWARE;
+	status = command(GUEST_REQUEST);
+	if (!status) {
+		u8 *r = (u8 *)FIRMWARE;
+
+		memcpy(reply, r + HEADER, *(u16 *)(r + 0x36));
+		*(u64 *)iv = seqno + 1;
+		check(*(u64 *)(r + 0x20) == seqno + 1 && r[0x34] == type + 1 &&
+		      gcm_open(vmpck[key], iv, r + AAD, HEADER - AAD, reply,
+			       *(u16 *)(r + 0x36), r), "the reply fits the request");
+	}
+	return status;
+}
+
+static void test_messages(void)
+{
+	u8 first[32], *secrets = (u8 *)FIRMWARE;
+
+	make_firmware(GCTX2);
+	command2(GCTX_CREATE, GCTX2, 0);
+	command2(SNP_LAUNCH_START, GCTX2, POLICY_OK | BIT(19));
+	check_eq(command2(ACTIVATE, GCTX2, 1), ASID_OWNED, "ACTIVATE: ASID of a running guest");
+	command2(ACTIVATE, GCTX2, 3);
+	make_guest(SECRETS, 0x5000, 3);
+	check_eq(launch_update(GCTX2, SECRETS, 5, 0), OK, "LAUNCH_UPDATE: SECRETS");
+	clear();
+	buf[0] = GCTX2;
+	buf[1] = SECRETS;
+	buf[2] = FIRMWARE;
+	check_eq(command(DBG_DECRYPT), OK, "DBG_DECRYPT as the policy allows");
+	check_eq(*(u32 *)secrets, 3, "version of the secrets page");
+	memcpy(vmpck, secrets + 0x20, sizeof(vmpck));
+
+	request();
+	check_eq(send(REPORT_REQ, 0x60, 1, 0, 0), GUEST_STATE, "GUEST_REQUEST during launch");
+	check_eq(command2(LAUNCH_FINISH, GCTX2, 0), OK, "LAUNCH_FINISH");
+	request();
+	check_eq(send(REPORT_REQ, 0x60, 1, 0, 0x70), BAD_MEASUREMENT, "GUEST_REQUEST: payload was changed");
+	request();
+	check_eq(send(REPORT_REQ, 0x60, 1, 0, 0x3e), BAD_MEASUREMENT, "GUEST_REQUEST: header was changed");
+	request();
+	check_eq(send(REPORT_REQ, 0x60, 2, 0, 0), AEAD_OFLOW, "GUEST_REQUEST: sequence number");
+	request();
+	check_eq(send(REPORT_REQ, 0x68, 1, 0, 0), PARAM, "GUEST_REQUEST: size");
+	request();
+	check_eq(send(REPORT_REQ, 0x60, 1, 5, 0), PARAM, "GUEST_REQUEST: key 5");
+	request();
+	check_eq(send(99, 0x60, 1, 0, 0), PARAM, "GUEST_REQUEST: unknown message");
+
+	memcpy(request(), "what the guest wants in its report", 34);
+	check_eq(send(REPORT_REQ, 0x60, 1, 0, 0), OK, "GUEST_REQUEST: report");
+	check(!*(u32 *)reply && *(u32 *)(reply + 4) == 0x4a0 &&
+	      *(u64 *)(reply + 0x28) == (POLICY_OK | BIT(19)) &&
+	      !memcmp(reply + 0x70, "what the guest wants in its report", 34),
+	      "the report is that of this guest");
+	request();
+	check_eq(send(REPORT_REQ, 0x60, 1, 0, 0), AEAD_OFLOW, "GUEST_REQUEST: replay");
+
+	request();
+	check_eq(send(KEY_REQ, 0x20, 3, 0, 0), OK, "GUEST_REQUEST: key");
+	memcpy(first, reply + 0x20, 32);
+	request();
+	send(KEY_REQ, 0x20, 5, 0, 0);
+	check(!memcmp(first, reply + 0x20, 32), "the same key again");
+	*(u32 *)(request() + 0x10) = 1;
+	send(KEY_REQ, 0x20, 7, 0, 0);
+	check(!*(u32 *)reply && memcmp(first, reply + 0x20, 32), "another one for VMPL1");
+	request();
+	check_eq(send(KEY_REQ, 0x20, 1, 1, 0), OK, "GUEST_REQUEST with VMPCK1");
+	check_eq(*(u32 *)reply, PARAM, "VMPL1 does not get the key of VMPL0");
+
+	command2(DECOMMISSION, GCTX2, 0);
+	check_eq(send(KEY_REQ, 0x20, 9, 0, 0), GUEST, "GUEST_REQUEST of a guest that is gone");
+	command2(RECLAIM, GCTX2, 0);
+	make_shared(GCTX2);
+	make_shared(SECRETS);
+}
+
 static void test_end(void)
 {
 	check_eq(command2(RECLAIM, SCRATCH + 2, 0), PARAM, "RECLAIM: reserved bits");
@@ -415,6 +532,7 @@ void test_main(void)
 	test_snp_init();
 	test_launch();
 	test_finish();
+	test_messages();
 	test_end();
 	test_legacy();
 	test_done();
