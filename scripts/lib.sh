@@ -1,7 +1,7 @@
 # What the scripts share: where things are, how they talk. Sourced, never run.
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=sh
-repo=$(cd "$(dirname "$0")/.." && pwd)
+repo=${repo:-$(cd "$(dirname "$0")/.." && pwd)}
 build=$repo/build
 log=$build/log
 # shellcheck source=../versions
