@@ -62,7 +62,9 @@
 #define G_PT_PROGRAM	(PRIVATE + 0x5000)
 #define G_PT_WINDOW	(PRIVATE + 0x6000)	/* one for each region */
 #define G_VMSA		(PRIVATE + 0x10000)
+#define G_VMSA_VMPL1	(PRIVATE + 0x11000)
 #define G_STACK		(PRIVATE + 0x20000)
+#define G_STACK_VMPL1	(PRIVATE + 0x30000)
 #define G_PROGRAM	(PRIVATE + 0x100000)
 
 #define PROGRAM		0x200000ULL	/* where it is linked */
@@ -70,7 +72,7 @@
 
 /* What guest and host tell each other, in the shared page. */
 enum { REPORT = 1, DONE, REMAP_LARGE };
-enum { MAP_SHARED, ASSIGN, MAP_RIGHT, SMASH, MAP_SMALL };
+enum { MAP_SHARED, ASSIGN, MAP_RIGHT, SMASH, MAP_SMALL, END };
 
 struct talk {
 	/* A result to print */
@@ -340,6 +342,42 @@ static void guest_large(void)
 	npf_seen("and NPF when mapped by 2M");
 }
 
+/* The second VMSA: VMPL1, with all rights to PRIVATE and those set here. */
+void guest_vmpl1(void);
+void guest_vmpl1(void)
+{
+	u64 page = WINDOW + SMALL + 0x3000, v, size = 0, attrs = 2;
+	bool cf;
+
+	report(try_read((void *)page, &v) && v == 3, true, "VMPL1 may read the page");
+	pvalidate(page, 0, 0, &cf);
+	report(exc_vector, GP, "PVALIDATE at VMPL1 is #GP");
+	report(rmpadjust(page, 0, 1 | 0x100), FAIL_PERMISSION,
+	       "RMPADJUST for the own VMPL: FAIL_PERMISSION");
+	report(rmpadjust(page, 0, 2 | 0x300), FAIL_PERMISSION,
+	       "RMPADJUST of a right that the caller lacks: FAIL_PERMISSION");
+	report(rmpadjust(page, 0, 2 | 1 << 16), FAIL_PERMISSION,
+	       "RMPADJUST of the VMSA flag: FAIL_PERMISSION");
+	report(rmpadjust(page, 0, 2 | 0x100), 0, "RMPADJUST of one that it has");
+	rmpquery(page, &size, &attrs);
+	report(attrs, 2 | 0x100, "RMPQUERY gives that");
+	expect(SMALL + 0x3000, NPF_P | NPF_W | NPF_U | NPF_RMP | NPF_ENC | NPF_VMPL |
+	       NPF_GPA, END);
+	try_write((void *)page, 1);
+	for (;;)
+		;
+}
+
+static void prepare_vmpl1(void)
+{
+	u64 page = WINDOW + SMALL + 0x3000;
+	bool cf;
+
+	pvalidate(page, 0, 1, &cf);
+	*(volatile u64 *)page = 3;
+	report(rmpadjust(page, 0, 1 | 0x100), 0, "VMPL1 gets the right to read a page");
+}
+
 void guest_main(void);
 void guest_main(void)
 {
@@ -349,6 +387,7 @@ void guest_main(void)
 	guest_shared();
 	guest_npf();
 	guest_large();
+	prepare_vmpl1();
 	vmgexit(DONE << 12);
 	for (;;)
 		;
@@ -407,11 +446,40 @@ static u64 *gtable(u64 gpa)
 	return (u64 *)(GUEST + gpa);
 }
 
-static void build_guest(void)
+static void build_vmsa(u64 gpa, void (*rip)(void), u64 stack, u8 vmpl)
 {
-	void *vmsa = (void *)(GUEST + G_VMSA);
+	void *vmsa = (void *)(GUEST + gpa);
 	struct { u16 limit; u64 base; } __attribute__((packed)) dt;
 
+	put_seg(vmsa, 0x000, 16, 0xc93, ~0, 0);
+	put_seg(vmsa, 0x010, 8, 0xa9b, ~0, 0);
+	put_seg(vmsa, 0x020, 16, 0xc93, ~0, 0);
+	put_seg(vmsa, 0x030, 16, 0xc93, ~0, 0);
+	asm volatile("sgdt %0" : "=m"(dt));
+	put_seg(vmsa, 0x060, 0, 0, dt.limit, dt.base);
+	put_seg(vmsa, 0x070, 0, 0x82, 0xffff, 0);
+	asm volatile("sidt %0" : "=m"(dt));
+	put_seg(vmsa, 0x080, 0, 0, dt.limit, dt.base);
+	put_seg(vmsa, 0x090, 24, 0x8b, 0x67, 0);
+	put(vmsa, 0x0ca, vmpl, 1);
+	put(vmsa, 0x0d0, 0x1d00, 8);			/* EFER */
+	put(vmsa, 0x148, 0x620, 8);			/* CR4 */
+	put(vmsa, 0x150, G_PML4 | C_BIT, 8);
+	put(vmsa, 0x158, 0x80010033, 8);		/* CR0 */
+	put(vmsa, 0x160, 0x400, 8);			/* DR7 */
+	put(vmsa, 0x168, 0xffff0ff0, 8);		/* DR6 */
+	put(vmsa, 0x170, 2, 8);				/* RFLAGS */
+	put(vmsa, 0x178, (u64)rip, 8);
+	put(vmsa, 0x1d8, WINDOW + stack + 0x8000 - 8, 8);
+	put(vmsa, 0x268, 0x0007040600070406, 8);	/* PAT */
+	put(vmsa, 0x3b0, 1, 8);				/* SNPActive */
+	put(vmsa, 0x3e8, 1, 8);				/* XCR0 */
+	put(vmsa, 0x408, 0x1f80, 4);			/* MXCSR */
+	put(vmsa, 0x410, 0x37f, 2);			/* FCW */
+}
+
+static void build_guest(void)
+{
 	for (u64 i = 0; i < PROGRAM_SIZE; i += 8)
 		*(volatile u64 *)(GUEST + G_PROGRAM + i) = *(volatile u64 *)(PROGRAM + i);
 
@@ -429,31 +497,6 @@ static void build_guest(void)
 			gtable(pt)[i] = ((r << 21) + i * 4096) | 0x67 |
 					(r << 21 == SHARED ? 0 : C_BIT);
 	}
-
-	put_seg(vmsa, 0x000, 16, 0xc93, ~0, 0);
-	put_seg(vmsa, 0x010, 8, 0xa9b, ~0, 0);
-	put_seg(vmsa, 0x020, 16, 0xc93, ~0, 0);
-	put_seg(vmsa, 0x030, 16, 0xc93, ~0, 0);
-	asm volatile("sgdt %0" : "=m"(dt));
-	put_seg(vmsa, 0x060, 0, 0, dt.limit, dt.base);
-	put_seg(vmsa, 0x070, 0, 0x82, 0xffff, 0);
-	asm volatile("sidt %0" : "=m"(dt));
-	put_seg(vmsa, 0x080, 0, 0, dt.limit, dt.base);
-	put_seg(vmsa, 0x090, 24, 0x8b, 0x67, 0);
-	put(vmsa, 0x0d0, 0x1d00, 8);			/* EFER */
-	put(vmsa, 0x148, 0x620, 8);			/* CR4 */
-	put(vmsa, 0x150, G_PML4 | C_BIT, 8);
-	put(vmsa, 0x158, 0x80010033, 8);		/* CR0 */
-	put(vmsa, 0x160, 0x400, 8);			/* DR7 */
-	put(vmsa, 0x168, 0xffff0ff0, 8);		/* DR6 */
-	put(vmsa, 0x170, 2, 8);				/* RFLAGS */
-	put(vmsa, 0x178, (u64)guest_main, 8);
-	put(vmsa, 0x1d8, WINDOW + G_STACK + 0x8000 - 8, 8);
-	put(vmsa, 0x268, 0x0007040600070406, 8);	/* PAT */
-	put(vmsa, 0x3b0, 1, 8);				/* SNPActive */
-	put(vmsa, 0x3e8, 1, 8);				/* XCR0 */
-	put(vmsa, 0x408, 0x1f80, 4);			/* MXCSR */
-	put(vmsa, 0x410, 0x37f, 2);			/* FCW */
 }
 
 static void enable_snp(void)
@@ -467,11 +510,11 @@ static void enable_snp(void)
 		u64 *e = rmp + ((GUEST + gpa) >> 12) * 2;
 
 		e[0] = 1 | gpa | (u64)ASID << 51 | 1ULL << 62;
-		if (gpa == G_VMSA)
+		if (gpa == G_VMSA || gpa == G_VMSA_VMPL1)
 			e[0] |= 1ULL << 61;
 		if (gpa == PRIVATE)
 			e[0] |= 511 << 3;
-		e[1] = 0x1f;
+		e[1] = 0x1f1f;		/* VMPL0 and 1 */
 	}
 	wrmsr(SYSCFG, rdmsr(SYSCFG) | 1 << 19 | 3 << 24);
 	wrmsr(EFER, rdmsr(EFER) | 1 << 12);
@@ -489,7 +532,6 @@ static void build_vmcb(void)
 	put(vmcb, 0x090, 7, 8);				/* NP, SEV, SEV-ES */
 	put(vmcb, 0x0b0, (u64)n_pml4, 8);
 	put(vmcb, 0x0b8, 1, 8);				/* LBR virtualization */
-	put(vmcb, 0x108, GUEST + G_VMSA, 8);
 
 	n_pml4[0] = (u64)n_pdpt | 0x67;
 	n_pdpt[0] = (u64)n_pd | 0x67;
@@ -516,6 +558,8 @@ static void vmrun(void)
 		     : "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11",
 		       "memory", "cc");
 }
+
+static bool ended;
 
 static bool handle_npf(u64 info_1, u64 gpa)
 {
@@ -547,15 +591,19 @@ static bool handle_npf(u64 info_1, u64 gpa)
 	case MAP_SMALL:
 		map_small(LARGE);
 		break;
+	case END:
+		ended = true;
+		break;
 	}
 	return true;
 }
 
-static void run(void)
+static void run(u64 vmsa)
 {
 	volatile struct talk *t = HOST_TALK;
 
-	for (;;) {
+	put(vmcb, 0x108, GUEST + vmsa, 8);
+	while (!ended) {
 		u64 code, info_1, info_2;
 
 		vmrun();
@@ -596,12 +644,16 @@ int main(void)
 	u64 v;
 
 	build_guest();
+	build_vmsa(G_VMSA, guest_main, G_STACK, 0);
+	build_vmsa(G_VMSA_VMPL1, guest_vmpl1, G_STACK_VMPL1, 1);
 	enable_snp();
 	build_vmcb();
 	for (u64 i = 0; i < 512; i++)
 		rmpupdate(GUEST + SMALL + i * 4096, SMALL + i * 4096, ASID, true, false);
 	rmpupdate(GUEST + LARGE, LARGE, ASID, true, true);
-	run();
+	run(G_VMSA);
+	run(G_VMSA_VMPL1);
+	ok(ended, "write without the right is NPF with the VMPL bit");
 	ok(try_read((void *)(GUEST + G_PROGRAM), &v) && v != *(u64 *)PROGRAM,
 	   "the host does not see the guest's program");
 	done();
