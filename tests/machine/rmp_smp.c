@@ -1,6 +1,7 @@
 /*
- * RMP changes against the other CPU: its translations go, and updates of
- * neighbouring entries from two CPUs do not disturb each other (15.36.3-10)
+ * RMP changes against the other CPU: its translations go, updates of
+ * neighbouring entries from two CPUs do not disturb each other, and pages that
+ * it runs a guest with are in use (15.36.3-12)
  *
  * SPDX-License-Identifier: GPL-2.0-only
  */
@@ -13,6 +14,7 @@
 #define UPDATES		3000
 
 #define PF		14
+#define FAIL_INUSE	3
 #define PF_P_W_RMP	0x80000003u
 
 static u64 *rmp;
@@ -160,6 +162,34 @@ static void cpu_1_updates(void *arg)
 	rmpupdate(REGION + 0x2000, true);
 }
 
+static struct snp_vcpu vcpu;
+static volatile bool guest_done;
+
+static void guest_waits(u64 arg)
+{
+	while (!shared->result[0])
+		shared->result[1]++;
+}
+
+static void cpu_1_guest(void *arg)
+{
+	guest_done = snp_call(&vcpu, guest_waits, 0);
+}
+
+static void test_in_use(void)
+{
+	ap_run(cpu_1_guest, NULL);
+	while (shared->result[1] < 10)
+		cpu_relax();
+	check_eq(rmpupdate(vcpu.vmsa, false), FAIL_INUSE, "RMPUPDATE of a VMSA in use");
+	check_eq(rmpupdate((u64)vcpu.vmcb, true), FAIL_INUSE, "RMPUPDATE of a VMCB in use");
+	check_eq(rmpupdate(vcpu.vmsa + 4096, true), 0, "RMPUPDATE of the page behind the VMSA");
+	shared->result[0] = 1;
+	ap_wait();
+	check(guest_done, "guest runs to its end");
+	check_eq(rmpupdate(vcpu.vmsa, false), 0, "RMPUPDATE of a VMSA that nobody uses");
+}
+
 void test_main(void)
 {
 	u64 base = rdmsr(MSR_RMP_BASE), end = rdmsr(MSR_RMP_END);
@@ -167,8 +197,8 @@ void test_main(void)
 	rmp = (u64 *)(base + 0x4000);
 	memset((void *)base, 0, end + 1 - base);
 	split();
-	wrmsr(MSR_SYSCFG, rdmsr(MSR_SYSCFG) | SYSCFG_MFDM | SYSCFG_SNP_EN |
-	      SYSCFG_VMPL_EN);
+	snp_set_up(&vcpu, 0);
+	snp_start();
 	ap_run(cpu_1_enable, NULL);
 	ap_wait();
 
@@ -182,5 +212,6 @@ void test_main(void)
 	check_eq(update_failures, 0, "updates from two CPUs succeed");
 	check(entry(REGION + 0x1000) & entry(REGION + 0x2000) & 1, "both have been made");
 	check_eq(entry(REGION) >> 3 & 0x1ff, 2, "the region counts both");
+	test_in_use();
 	test_done();
 }
