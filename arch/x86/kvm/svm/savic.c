@@ -1,0 +1,974 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Secure AVIC: interrupts for SEV-SNP guests that own their local APIC.
+ *
+ * In Secure AVIC mode the state of a vCPU's APIC lives in a guest-private
+ * backing page, which hardware reads and writes with the guest's key.  The host
+ * sees neither IRR nor ISR nor TPR, and can inject nothing: EVENTINJ and
+ * V_IRQ of the VMCB are ignored.  What is left to the host is to
+ *
+ *   - ask for vectors: VMCB.REQUESTED_IRR, which VMRUN ANDs with the guest's
+ *     ALLOWED_IRR and ORs into the backing page's IRR,
+ *   - ask for an NMI: VMCB.V_NMI_PENDING, taken if the guest set AllowedNmi,
+ *   - make a CPU look at the backing page again: VMRUN does so in full, the
+ *     AVIC doorbell does so for IRR (but not for NmiReq and REQUESTED_IRR),
+ *   - emulate what isn't in hardware: the timer and the other LVTs, IPIs to
+ *     other vCPUs (the guest sets their IRR itself), EOI of level-triggered
+ *     vectors, all of it on request by VMGEXIT.
+ *
+ * Two rules hold everywhere:
+ *
+ *   1. Any CPU posts into struct savic.  Only the CPU that is about to VMRUN
+ *      moves what was posted to the VMCB.
+ *
+ *   2. A vCPU may block only after it has made "not in guest mode" visible and
+ *      then found nothing posted and SAVIC_LOOK_AGAIN clear.  A sender first
+ *      sets what it has to say, and then looks at the mode:
+ *
+ *        sender                              vCPU
+ *        ------                              ----
+ *        set pending or SAVIC_LOOK_AGAIN     mode = OUTSIDE_GUEST_MODE
+ *        full barrier                        full barrier
+ *        read mode:                          read pending, SAVIC_LOOK_AGAIN:
+ *          in guest: kick or doorbell          any: VMRUN
+ *          else: wake                          none: block
+ *
+ *      Without the sender's barrier it could see the vCPU in guest mode, ring
+ *      a doorbell that nobody hears, and the vCPU not see the flag.  The other
+ *      way round, on entry, the vCPU sets IN_GUEST_MODE, has a full barrier,
+ *      and then moves pending to the VMCB: either it sees the vector, or the
+ *      sender sees IN_GUEST_MODE and sends an IPI, which is held until VMRUN
+ *      and then ends guest mode at once.
+ *
+ * Section numbers are of the AMD64 APM vol. 2, rev. 3.44.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/debugfs.h>
+#include <linux/kvm_host.h>
+#include <linux/moduleparam.h>
+#include <linux/seq_file.h>
+
+#include <asm/apic.h>
+#include <asm/sev.h>
+
+#include "cpuid.h"
+#include "irq.h"
+#include "lapic.h"
+#include "mmu.h"
+#include "x86.h"
+#include "svm.h"
+#include "savic.h"
+
+enum savic_notify {
+	SAVIC_NOTIFY_NONE,
+	SAVIC_NOTIFY_KICK,
+	SAVIC_NOTIFY_DOORBELL,
+	SAVIC_NOTIFY_WAKE,
+};
+
+#define CREATE_TRACE_POINTS
+#include "savic_trace.h"
+
+/* enable/disable Secure AVIC for SEV-SNP guests that ask for it */
+static bool __ro_after_init secure_avic = true;
+module_param(secure_avic, bool, 0444);
+
+/* The first 16 vectors are reserved, a local APIC never delivers them. */
+#define SAVIC_FIRST_VECTOR	16
+
+/**
+ * savic_hardware_setup - decide whether KVM can offer Secure AVIC
+ *
+ * Called once at module load, after SEV-SNP support is known.
+ *
+ * The doorbell MSR is part of Secure AVIC, AVIC itself isn't needed.  Without
+ * Idle-HLT KVM would have to let a halting vCPU sleep on an interrupt that it
+ * can't see.
+ *
+ * Return: true if SVM_SEV_FEAT_SECURE_AVIC can be offered to userspace.
+ */
+bool __init savic_hardware_setup(void)
+{
+	if (secure_avic)
+		secure_avic = boot_cpu_has(X86_FEATURE_SECURE_AVIC) &&
+			      boot_cpu_has(X86_FEATURE_ALLOWED_SEV_FEATURES) &&
+			      boot_cpu_has(X86_FEATURE_IDLE_HLT) &&
+			      vgif && boot_cpu_has(X86_FEATURE_VGIF) &&
+			      vnmi && boot_cpu_has(X86_FEATURE_VNMI);
+
+	if (secure_avic)
+		pr_info("Secure AVIC enabled\n");
+
+	return secure_avic;
+}
+
+/*
+ * True if the VM's vCPUs are in Secure AVIC mode, which is fixed before the
+ * first vCPU is created.  Callable from any context.
+ */
+bool savic_enabled_for_vm(struct kvm *kvm)
+{
+	return to_kvm_sev_info(kvm)->vmsa_features & SVM_SEV_FEAT_SECURE_AVIC;
+}
+
+/**
+ * savic_vm_init - prepare a VM for vCPUs in Secure AVIC mode
+ * @kvm: the VM, no vCPU has been created yet
+ *
+ * Called with kvm->lock held, when userspace selects Secure AVIC.
+ *
+ * Return: 0, or -EINVAL if there already is a PIT, which by default waits for
+ * EOIs that KVM is never going to see.
+ */
+int savic_vm_init(struct kvm *kvm)
+{
+#ifdef CONFIG_KVM_IOAPIC
+	if (kvm->arch.vpit)
+		return -EINVAL;
+#endif
+
+	kvm->arch.has_protected_edge_eoi = true;
+	return 0;
+}
+
+/* Did the last VMRUN leave something behind because the engine was off? */
+static bool savic_request_not_taken(struct vcpu_svm *svm)
+{
+	struct vmcb_control_area *control = &svm->vmcb->control;
+
+	return READ_ONCE(control->update_irr) ||
+	       READ_ONCE(control->int_ctl) & V_NMI_PENDING_MASK;
+}
+
+static void savic_notify(struct kvm_vcpu *vcpu, enum savic_notify how)
+{
+	struct savic *savic = to_svm(vcpu)->savic;
+
+	switch (how) {
+	case SAVIC_NOTIFY_KICK:
+		savic->stat.kicks++;
+		kvm_vcpu_kick(vcpu);
+		break;
+	case SAVIC_NOTIFY_DOORBELL:
+		savic->stat.doorbells++;
+		avic_ring_doorbell(vcpu);
+		break;
+	case SAVIC_NOTIFY_WAKE:
+		savic->stat.wakes++;
+		kvm_vcpu_wake_up(vcpu);
+		break;
+	default:
+		break;
+	}
+
+	trace_kvm_savic_notify(vcpu, how);
+}
+
+/**
+ * savic_deliver_interrupt - post a vector from the host
+ * @vcpu: the target, may be any vCPU of a VM with Secure AVIC
+ * @trig_mode: nonzero if level-triggered
+ * @vector: the vector
+ *
+ * Callable from any context, also from hard interrupts.  Whether the guest
+ * allows the vector is known to hardware only.
+ */
+void savic_deliver_interrupt(struct kvm_vcpu *vcpu, int trig_mode, int vector)
+{
+	struct savic *savic = to_svm(vcpu)->savic;
+
+	trace_kvm_savic_post(vcpu, vector, trig_mode);
+
+	if (vector < SAVIC_FIRST_VECTOR) {
+		savic->stat.illegal_vectors++;
+		return;
+	}
+
+	/* See the comment at struct savic's level. */
+	if (trig_mode)
+		set_bit(vector, savic->level);
+
+	set_bit(vector, savic->pending);
+	savic->stat.posted++;
+
+	/*
+	 * Rule 2, sender's side: the vector must be visible before vcpu->mode is
+	 * read (by kvm_vcpu_kick()).  Pairs with the barrier between the store
+	 * of IN_GUEST_MODE in vcpu_enter_guest() and savic_prepare_vmrun(), and
+	 * with those between leaving guest mode and savic_has_interrupt().
+	 */
+	smp_mb__after_atomic();
+
+	/* Only VMRUN looks at REQUESTED_IRR, a doorbell would do nothing. */
+	savic_notify(vcpu, SAVIC_NOTIFY_KICK);
+}
+
+/*
+ * Make @vcpu evaluate its backing page, which was written by another vCPU.  A
+ * doorbell is enough for IRR, but only VMRUN looks at NmiReq (15.36.21.4).
+ */
+static void savic_look_again(struct kvm_vcpu *vcpu, bool nmi)
+{
+	struct savic *savic = to_svm(vcpu)->savic;
+
+	set_bit(SAVIC_LOOK_AGAIN, &savic->flags);
+
+	/*
+	 * Rule 2, sender's side: the flag must be visible before vcpu->mode is
+	 * read.  Pairs with the same barriers as in savic_deliver_interrupt().
+	 */
+	smp_mb__after_atomic();
+
+	/* A vCPU that calls here is on its way to VMRUN. */
+	if (vcpu == kvm_get_running_vcpu())
+		savic_notify(vcpu, SAVIC_NOTIFY_NONE);
+	else if (nmi)
+		savic_notify(vcpu, SAVIC_NOTIFY_KICK);
+	else if (READ_ONCE(vcpu->mode) == IN_GUEST_MODE)
+		savic_notify(vcpu, SAVIC_NOTIFY_DOORBELL);
+	else
+		savic_notify(vcpu, SAVIC_NOTIFY_WAKE);
+}
+
+/**
+ * savic_interrupt_blocked - is it pointless to run the vCPU for an interrupt?
+ * @vcpu: the vCPU
+ *
+ * Whether the guest accepts interrupts is between the guest and hardware.  KVM
+ * only knows of vCPUs that don't run until they are started: those without
+ * VMSA, those that wait for INIT or SIPI, and those that wait for the latter by
+ * AP Reset Hold.  An IPI to all must not start them.
+ */
+bool savic_interrupt_blocked(struct kvm_vcpu *vcpu)
+{
+	struct vcpu_svm *svm = to_svm(vcpu);
+
+	return !VALID_PAGE(svm->vmcb->control.vmsa_pa) ||
+	       svm->sev_es.ap_reset_hold_type ||
+	       (vcpu->arch.mp_state != KVM_MP_STATE_RUNNABLE &&
+		vcpu->arch.mp_state != KVM_MP_STATE_HALTED);
+}
+
+/**
+ * savic_has_interrupt - must the vCPU run, although it is halted?
+ * @vcpu: the vCPU
+ *
+ * KVM can't know whether an interrupt would be delivered, only whether VMRUN
+ * has something to look at.  A false positive costs a spurious wakeup from HLT.
+ *
+ * If the last VMRUN took nothing, then the engine was off at that time, but the
+ * guest may have turned it on since, and halted.  So have another look, at
+ * least if the guest is known to care (15.36.21.2).
+ */
+bool savic_has_interrupt(struct kvm_vcpu *vcpu)
+{
+	struct vcpu_svm *svm = to_svm(vcpu);
+	struct savic *savic = svm->savic;
+
+	/*
+	 * Rule 2, vCPU's side.  The full barrier after the store of
+	 * OUTSIDE_GUEST_MODE is smp_mb__after_srcu_read_lock() in
+	 * vcpu_enter_guest() for a vCPU that just halted, and
+	 * set_current_state() in kvm_vcpu_block() for one that is about to
+	 * sleep.  Pairs with the senders' smp_mb__after_atomic().
+	 */
+	return test_bit(SAVIC_LOOK_AGAIN, &savic->flags) ||
+	       !bitmap_empty(savic->pending, KVM_NR_INTERRUPTS) ||
+	       (VALID_PAGE(READ_ONCE(savic->gpa)) && savic_request_not_taken(svm));
+}
+
+static void savic_discard_irr(struct vcpu_svm *svm)
+{
+	struct vmcb_control_area *control = &svm->vmcb->control;
+
+	control->update_irr = 0;
+	memset(control->requested_irr, 0, sizeof(control->requested_irr));
+}
+
+/**
+ * savic_prepare_vmrun - hand what was posted to hardware
+ * @svm: the vCPU that is about to VMRUN on this CPU
+ *
+ * Called with IRQs disabled and mode IN_GUEST_MODE, nothing between here and
+ * VMRUN can fail.  What hardware doesn't take, because the engine is off or
+ * because VMRUN fails, stays in the VMCB for the next VMRUN.
+ */
+void savic_prepare_vmrun(struct vcpu_svm *svm)
+{
+	struct vmcb_control_area *control = &svm->vmcb->control;
+	struct savic *savic = svm->savic;
+	int i;
+
+	BUILD_BUG_ON(sizeof(control->requested_irr) != sizeof(savic->pending));
+
+	if (unlikely(READ_ONCE(savic->flags))) {
+		if (test_and_clear_bit(SAVIC_DISCARD_IRR, &savic->flags))
+			savic_discard_irr(svm);
+
+		/* VMRUN is the look that was asked for. */
+		clear_bit(SAVIC_LOOK_AGAIN, &savic->flags);
+
+		/*
+		 * The sender wrote the backing page before it set the flag, and
+		 * VMRUN reads the page after the flag is cleared.  Pairs with
+		 * the atomic in savic_look_again(): a sender that sets the flag
+		 * after this sees IN_GUEST_MODE.
+		 */
+		smp_mb__after_atomic();
+	}
+
+	if (unlikely(control->int_ctl & V_NMI_PENDING_MASK))
+		trace_kvm_savic_nmi(&svm->vcpu);
+
+	if (bitmap_empty(savic->pending, KVM_NR_INTERRUPTS))
+		return;
+
+	for (i = 0; i < ARRAY_SIZE(savic->pending); i++) {
+		if (READ_ONCE(savic->pending[i]))
+			control->requested_irr[i] |= xchg(&savic->pending[i], 0);
+	}
+	control->update_irr = 1;
+	savic->irr_in_flight = true;
+
+	savic->stat.requests++;
+	trace_kvm_savic_request_irr(&svm->vcpu, control->requested_irr);
+}
+
+/**
+ * savic_complete_vmrun - see what hardware took
+ * @svm: the vCPU that just left the guest on this CPU
+ *
+ * Called with IRQs disabled.  VMRUN clears UPDATE_IRR, REQUESTED_IRR and
+ * V_NMI_PENDING when it takes them, which it does with the engine on only
+ * (15.36.21.2).
+ */
+void savic_complete_vmrun(struct vcpu_svm *svm)
+{
+	struct vmcb_control_area *control = &svm->vmcb->control;
+	struct kvm_vcpu *vcpu = &svm->vcpu;
+
+	if (trace_kvm_savic_vmrun_done_enabled() &&
+	    (control->update_irr || svm->savic->irr_in_flight))
+		trace_kvm_savic_vmrun_done(vcpu, !control->update_irr, control->exit_code);
+
+	svm->savic->irr_in_flight = control->update_irr;
+
+	/* Hardware holds one pending NMI, KVM another.  Pass on the latter. */
+	if (unlikely(vcpu->arch.nmi_pending) &&
+	    !(control->int_ctl & V_NMI_PENDING_MASK))
+		kvm_make_request(KVM_REQ_NMI, vcpu);
+}
+
+static void savic_look_again_ipi(struct kvm_vcpu *vcpu, void *nmi)
+{
+	savic_look_again(vcpu, *(bool *)nmi);
+}
+
+/*
+ * An IPI that the guest has put into the targets' backing pages.  The cost is
+ * that of finding the targets in KVM's APIC map.
+ *
+ * INIT, SIPI and SMI can't be delivered that way, guests start vCPUs with AP
+ * Creation.  ExtINT and the reserved modes aren't valid in an ICR at all.
+ *
+ * Return: false if the ICR value isn't valid.
+ */
+static bool savic_send_ipi(struct kvm_vcpu *vcpu, u64 icr)
+{
+	bool nmi;
+
+	switch (icr & APIC_MODE_MASK) {
+	case APIC_DM_FIXED:
+	case APIC_DM_LOWEST:
+		nmi = false;
+		break;
+	case APIC_DM_NMI:
+		nmi = true;
+		break;
+	default:
+		return false;
+	}
+
+	trace_kvm_savic_ipi(vcpu, icr, false);
+
+	return !kvm_apic_for_each_ipi_target(vcpu->arch.apic, icr,
+					     savic_look_again_ipi, &nmi);
+}
+
+/*
+ * An IPI that the guest forwards as it got it from hardware, i.e. without having
+ * touched any backing page.  Post it as an interrupt from the host, which is
+ * delivered if the target allows the vector, or NMIs.
+ */
+static bool savic_forward_ipi(struct kvm_vcpu *vcpu, u64 icr)
+{
+	switch (icr & APIC_MODE_MASK) {
+	case APIC_DM_FIXED:
+	case APIC_DM_LOWEST:
+	case APIC_DM_NMI:
+		break;
+	default:
+		return false;
+	}
+
+	trace_kvm_savic_ipi(vcpu, icr, true);
+
+	return !kvm_x2apic_icr_write(vcpu->arch.apic, icr);
+}
+
+/*
+ * Tell the I/O APIC of the vectors in savic->eoi.  A userspace I/O APIC is told
+ * by one exit per vector, this is the completion callback of those as well.
+ */
+static int savic_send_eois(struct kvm_vcpu *vcpu)
+{
+	struct savic *savic = to_svm(vcpu)->savic;
+	int vector;
+
+	for_each_set_bit(vector, savic->eoi, KVM_NR_INTERRUPTS) {
+		__clear_bit(vector, savic->eoi);
+		savic->stat.level_eois++;
+		trace_kvm_savic_eoi(vcpu, vector);
+
+		if (!irqchip_split(vcpu->kvm)) {
+			kvm_apic_set_eoi_accelerated(vcpu, vector);
+			continue;
+		}
+
+		if (!test_bit(vector, vcpu->arch.ioapic_handled_vectors))
+			continue;
+
+		vcpu->run->exit_reason = KVM_EXIT_IOAPIC_EOI;
+		vcpu->run->eoi.vector = vector;
+		vcpu->arch.complete_userspace_io = savic_send_eois;
+		return 0;
+	}
+
+	return 1;
+}
+
+/* Is the vector on its way to the guest, i.e. can't be what the guest EOIs? */
+static bool savic_vector_not_delivered(struct vcpu_svm *svm, int vector)
+{
+	struct vmcb_control_area *control = &svm->vmcb->control;
+
+	return test_bit(vector, svm->savic->pending) ||
+	       (control->update_irr &&
+		test_bit(vector, (unsigned long *)control->requested_irr));
+}
+
+/*
+ * Queue an EOI for all level-triggered vectors that hardware has taken.  Return
+ * true if there was any.
+ */
+static bool savic_queue_eois(struct vcpu_svm *svm)
+{
+	struct savic *savic = svm->savic;
+	bool found = false;
+	int v;
+
+	for_each_set_bit(v, savic->level, KVM_NR_INTERRUPTS) {
+		if (savic_vector_not_delivered(svm, v))
+			continue;
+		clear_bit(v, savic->level);
+		__set_bit(v, savic->eoi);
+		found = true;
+	}
+
+	return found;
+}
+
+/*
+ * The guest EOI'd a level-triggered vector.  Which one is known only if the
+ * guest says so (vector >= 0).  An EOI by MSR names none, and KVM can't guess:
+ * of several level-triggered vectors that hardware has taken, those that wait in
+ * the IRR look like those in service, and those that the guest doesn't allow are
+ * nowhere.  So EOI all of them.  A line that is still asserted is delivered
+ * once more, which at worst is a spurious interrupt, whereas an EOI that goes
+ * missing blocks the line for good.
+ */
+static int savic_eoi(struct kvm_vcpu *vcpu, int vector)
+{
+	struct vcpu_svm *svm = to_svm(vcpu);
+	struct savic *savic = svm->savic;
+	bool found;
+
+	if (vector >= 0) {
+		found = test_and_clear_bit(vector, savic->level);
+		if (found)
+			__set_bit(vector, savic->eoi);
+	} else {
+		found = savic_queue_eois(svm);
+	}
+
+	/* Nothing in service?  So be it, hardware ignores such an EOI, too. */
+	if (!found) {
+		savic->stat.spurious_eois++;
+		trace_kvm_savic_eoi(vcpu, -1);
+		return 1;
+	}
+
+	return savic_send_eois(vcpu);
+}
+
+/**
+ * savic_handle_idle_hlt - the vCPU halted with nothing pending in its APIC
+ * @vcpu: the vCPU, its new MP state is already set
+ *
+ * A level-triggered vector that hardware has taken, that is not pending, and in
+ * whose handler the guest hardly is, is one that the guest doesn't allow, or one
+ * that it EOI'd without telling as its TMR doesn't say that it is
+ * level-triggered.  Nobody is ever going to EOI it, so do that here lest its
+ * line stay blocked.  If the line is still asserted then the I/O APIC sends the
+ * vector once more, and throttles if that goes on.
+ *
+ * Return: as for exit handlers.
+ */
+int savic_handle_idle_hlt(struct kvm_vcpu *vcpu)
+{
+	struct vcpu_svm *svm = to_svm(vcpu);
+	struct savic *savic = svm->savic;
+	int vector;
+
+	if (likely(bitmap_empty(savic->level, KVM_NR_INTERRUPTS)) ||
+	    !savic_queue_eois(svm))
+		return 1;
+
+	for_each_set_bit(vector, savic->eoi, KVM_NR_INTERRUPTS) {
+		savic->stat.missing_eois++;
+		trace_kvm_savic_missing_eoi(vcpu, vector);
+	}
+
+	return savic_send_eois(vcpu);
+}
+
+/**
+ * savic_handle_msr_vmgexit - handle an RDMSR or WRMSR that the guest asks for
+ * @vcpu: the calling vCPU, which is in Secure AVIC mode
+ *
+ * Before the engine is on, all accesses to the x2APIC's registers come here,
+ * and KVM's copy is all that there is.  After that the guest asks for what isn't
+ * in its backing page, and of that KVM's copy of LVTs and timer is the real
+ * one.  Only ICR and EOI have another meaning once the guest has a backing page.
+ *
+ * Return: as for exit handlers.
+ */
+int savic_handle_msr_vmgexit(struct kvm_vcpu *vcpu)
+{
+	struct vcpu_svm *svm = to_svm(vcpu);
+	u32 msr = vcpu->arch.regs[VCPU_REGS_RCX];
+	bool write = svm->vmcb->control.exit_info_1;
+	u64 data = (u32)vcpu->arch.regs[VCPU_REGS_RAX] |
+		   (u64)(u32)vcpu->arch.regs[VCPU_REGS_RDX] << 32;
+
+	if (!write || !VALID_PAGE(READ_ONCE(svm->savic->gpa)))
+		goto common;
+
+	switch (msr) {
+	case X2APIC_MSR(APIC_ICR):
+		if (!savic_send_ipi(vcpu, data))
+			svm_vmgexit_bad_input(svm, GHCB_ERR_INVALID_INPUT);
+		return 1;
+	case X2APIC_MSR(APIC_EOI):
+		if (data) {
+			svm_vmgexit_bad_input(svm, GHCB_ERR_INVALID_INPUT);
+			return 1;
+		}
+		return savic_eoi(vcpu, -1);
+	default:
+		break;
+	}
+
+common:
+	return svm_invoke_exit_handler(vcpu, SVM_EXIT_MSR);
+}
+
+/* Registration of the backing page, see "Secure AVIC" in the GHCB specification. */
+static void savic_handle_register(struct kvm_vcpu *vcpu)
+{
+	struct vcpu_svm *svm = to_svm(vcpu);
+	u64 apic_id = vcpu->arch.regs[VCPU_REGS_RAX];
+	u64 gpa = vcpu->arch.regs[VCPU_REGS_RBX];
+	u64 action = svm->vmcb->control.exit_info_1;
+	struct kvm_vcpu *target = vcpu;
+	struct savic *savic;
+
+	if (apic_id != SVM_VMGEXIT_SAVIC_SELF_GPA) {
+		/* x2APIC IDs are vCPU IDs, and have 32 bits. */
+		target = NULL;
+		if (apic_id < KVM_MAX_VCPU_IDS)
+			target = kvm_get_vcpu_by_id(vcpu->kvm, apic_id);
+		if (!target)
+			goto invalid;
+	}
+
+	savic = to_svm(target)->savic;
+
+	switch (action) {
+	case SVM_VMGEXIT_SAVIC_REGISTER_GPA:
+		if (!kvm_ghcb_rbx_is_valid(svm)) {
+			svm_vmgexit_bad_input(svm, GHCB_ERR_MISSING_INPUT);
+			return;
+		}
+
+		/*
+		 * Whether the page is there can change at any time, so don't
+		 * check now what has to be checked before VMRUN anyway.
+		 */
+		if (!page_address_valid(vcpu, gpa) ||
+		    !kvm_mem_is_private(vcpu->kvm, gpa_to_gfn(gpa)))
+			goto invalid;
+
+		if (target == vcpu)
+			clear_bit(SAVIC_PAGE_FROM_OTHER, &savic->flags);
+		else
+			set_bit(SAVIC_PAGE_FROM_OTHER, &savic->flags);
+		WRITE_ONCE(savic->gpa, gpa);
+
+		/* Orders the GPA before the request, see savic_load_page(). */
+		kvm_make_request(KVM_REQ_LOAD_PROTECTED_APIC_PAGE, target);
+		break;
+	case SVM_VMGEXIT_SAVIC_UNREGISTER_GPA:
+		gpa = xchg(&savic->gpa, INVALID_PAGE);
+		if (!VALID_PAGE(gpa))
+			goto invalid;
+
+		/* The next user of this APIC mustn't see this one's vectors. */
+		bitmap_zero(savic->pending, KVM_NR_INTERRUPTS);
+		set_bit(SAVIC_DISCARD_IRR, &savic->flags);
+		vcpu->arch.regs[VCPU_REGS_RBX] = gpa;
+		break;
+	default:
+		goto invalid;
+	}
+
+	trace_kvm_savic_register(vcpu, target->vcpu_id, gpa,
+				 action == SVM_VMGEXIT_SAVIC_UNREGISTER_GPA);
+
+	if (target != vcpu)
+		kvm_vcpu_kick(target);
+	return;
+
+invalid:
+	svm_vmgexit_bad_input(svm, GHCB_ERR_INVALID_INPUT);
+}
+
+/* Fields of AVIC_NOACCEL's exit information (15.29.9.2). */
+#define SAVIC_NOACCEL_WRITE		BIT_ULL(32)
+#define SAVIC_NOACCEL_OFFSET_MASK	GENMASK_ULL(11, 4)
+#define SAVIC_NOACCEL_VECTOR_MASK	GENMASK_ULL(7, 0)
+
+/**
+ * savic_handle_vmgexit - handle the VMGEXITs that are specific to Secure AVIC
+ * @vcpu: the calling vCPU, which is in Secure AVIC mode
+ *
+ * An invalid request gets one of GHCB_ERR_*, the guest decides what that means
+ * to it.  The GHCB's common fields have been checked.
+ *
+ * Return: as for exit handlers.
+ */
+int savic_handle_vmgexit(struct kvm_vcpu *vcpu)
+{
+	struct vcpu_svm *svm = to_svm(vcpu);
+	struct vmcb_control_area *control = &svm->vmcb->control;
+	u64 info_1 = control->exit_info_1;
+
+	switch (control->exit_code) {
+	case SVM_VMGEXIT_SAVIC:
+		savic_handle_register(vcpu);
+		return 1;
+	case SVM_EXIT_AVIC_INCOMPLETE_IPI:
+		/* Whatever the reason, the whole ICR is in EXITINFO1. */
+		if (!savic_forward_ipi(vcpu, info_1))
+			break;
+		return 1;
+	case SVM_EXIT_AVIC_UNACCELERATED_ACCESS:
+		/*
+		 * Other registers take a value, which isn't in the exit
+		 * information.  The guest has to ask for an MSR access.
+		 */
+		if ((info_1 & SAVIC_NOACCEL_OFFSET_MASK) != APIC_EOI ||
+		    !(info_1 & SAVIC_NOACCEL_WRITE))
+			break;
+		return savic_eoi(vcpu, control->exit_info_2 & SAVIC_NOACCEL_VECTOR_MASK);
+	default:
+		break;
+	}
+
+	svm_vmgexit_bad_input(svm, GHCB_ERR_INVALID_INPUT);
+	return 1;
+}
+
+/* EXITINFO1 of VMEXIT_NPF: in the middle of what can't be restarted (15.36.21). */
+#define SAVIC_NPF_NOT_RESTARTABLE	BIT_ULL(63)
+
+/**
+ * savic_handle_npf - catch nested page faults that are the end of the vCPU
+ * @vcpu: a vCPU in Secure AVIC mode that just had a VMEXIT_NPF
+ *
+ * If hardware doesn't find the backing page, the VMSA stays busy for ever.  KVM
+ * keeps the registered page mapped, so the guest uses another one.
+ *
+ * Return: 1 if it is an ordinary fault, 0 to exit to userspace.
+ */
+int savic_handle_npf(struct kvm_vcpu *vcpu)
+{
+	struct vmcb_control_area *control = &to_svm(vcpu)->vmcb->control;
+
+	if (!(control->exit_info_1 & SAVIC_NPF_NOT_RESTARTABLE))
+		return 1;
+
+	vcpu_unimpl(vcpu,
+		    "Secure AVIC: fault on GPA 0x%llx can't be restarted, backing page is 0x%llx\n",
+		    control->exit_info_2, to_svm(vcpu)->savic->gpa);
+	kvm_prepare_unexpected_reason_exit(vcpu, control->exit_code);
+	return 0;
+}
+
+/**
+ * savic_invalidate_range - SPTEs of a range of GFNs are about to be zapped
+ * @kvm: any VM
+ * @start: first GFN
+ * @end: last GFN plus one
+ *
+ * Called with mmu_lock held for write.  A vCPU whose backing page loses its
+ * mapping while it is in guest mode can't ever run again, so get it out of
+ * there first.  It has to take mmu_lock to put the page back before it can
+ * re-enter, see savic_load_page().
+ */
+void savic_invalidate_range(struct kvm *kvm, gfn_t start, gfn_t end)
+{
+	DECLARE_BITMAP(vcpus, KVM_MAX_VCPUS);
+	struct kvm_vcpu *vcpu;
+	bool found = false;
+	unsigned long i;
+
+	lockdep_assert_held_write(&kvm->mmu_lock);
+
+	if (!savic_enabled_for_vm(kvm))
+		return;
+
+	bitmap_zero(vcpus, KVM_MAX_VCPUS);
+
+	kvm_for_each_vcpu(i, vcpu, kvm) {
+		struct savic *savic = to_svm(vcpu)->savic;
+		gpa_t gpa = READ_ONCE(savic->gpa);
+
+		if (!VALID_PAGE(gpa) ||
+		    gpa_to_gfn(gpa) < start || gpa_to_gfn(gpa) >= end)
+			continue;
+
+		savic->stat.page_losses++;
+		__set_bit(i, vcpus);
+		found = true;
+	}
+
+	/*
+	 * Waits for the vCPUs to leave guest mode.  One that isn't in guest mode
+	 * sees the request after it has set IN_GUEST_MODE, and goes back.
+	 */
+	if (found)
+		kvm_make_vcpus_request_mask(kvm, KVM_REQ_LOAD_PROTECTED_APIC_PAGE, vcpus);
+}
+
+/**
+ * savic_page_lost - the vCPU got another root, in which nothing need be mapped
+ * @vcpu: the loaded vCPU, in Secure AVIC mode
+ */
+void savic_page_lost(struct kvm_vcpu *vcpu)
+{
+	if (VALID_PAGE(READ_ONCE(to_svm(vcpu)->savic->gpa)))
+		kvm_make_request(KVM_REQ_LOAD_PROTECTED_APIC_PAGE, vcpu);
+}
+
+/**
+ * savic_load_page - map the registered backing page, if there is one
+ * @vcpu: the loaded vCPU, which services KVM_REQ_LOAD_PROTECTED_APIC_PAGE
+ *
+ * Return: 1 on success or to try again, -EFAULT with KVM_EXIT_MEMORY_FAULT if
+ * userspace or the guest took the page away, another error if that is fatal.
+ * But for success the request stays pending, i.e. the vCPU doesn't get into the
+ * guest.  Userspace may repair the mapping and run the vCPU again.
+ */
+int savic_load_page(struct kvm_vcpu *vcpu)
+{
+	struct savic *savic = to_svm(vcpu)->savic;
+	gpa_t gpa;
+	int r;
+
+	/*
+	 * The request was cleared before the GPA is read, whoever changes it
+	 * makes a new request after that.  Likewise, whoever zaps the mapping
+	 * makes a new request before that.
+	 */
+	gpa = READ_ONCE(savic->gpa);
+	if (!VALID_PAGE(gpa))
+		return 1;
+
+	r = kvm_tdp_try_map_private(vcpu, gpa);
+	trace_kvm_savic_load_page(vcpu, gpa, r);
+	if (!r) {
+		savic->stat.page_loads++;
+		return 1;
+	}
+
+	kvm_make_request(KVM_REQ_LOAD_PROTECTED_APIC_PAGE, vcpu);
+
+	switch (r) {
+	case -EAGAIN:
+		/*
+		 * An invalidation is in progress, or a memslot is being deleted.
+		 * The latter waits for SRCU readers, let go of it.
+		 */
+		kvm_vcpu_srcu_read_unlock(vcpu);
+		cond_resched();
+		kvm_vcpu_srcu_read_lock(vcpu);
+		return 1;
+	case -EIO:
+	case -ENOMEM:
+		return r;
+	default:
+		kvm_prepare_memory_fault_exit(vcpu, gpa, PAGE_SIZE, true, false, true);
+		return -EFAULT;
+	}
+}
+
+/**
+ * savic_new_vmsa - the vCPU is about to run on another VMSA, or on none
+ * @vcpu: the vCPU itself
+ *
+ * The old VMSA's backing page is void then.  If the vCPU's creator registered
+ * one on its behalf, that is for the new VMSA.
+ */
+void savic_new_vmsa(struct kvm_vcpu *vcpu)
+{
+	struct savic *savic = to_svm(vcpu)->savic;
+
+	if (!test_and_clear_bit(SAVIC_PAGE_FROM_OTHER, &savic->flags))
+		WRITE_ONCE(savic->gpa, INVALID_PAGE);
+}
+
+/**
+ * savic_init_vmcb - put the VMCB into the state for Secure AVIC
+ * @svm: the vCPU, in Secure AVIC mode
+ * @init_event: false for RESET, true for INIT and for AP Creation
+ */
+void savic_init_vmcb(struct vcpu_svm *svm, bool init_event)
+{
+	struct savic *savic = svm->savic;
+
+	/* TPR is hardware's, there is nothing to track. */
+	svm_clr_intercept(svm, TRAP_CR8_WRITE);
+
+	bitmap_zero(savic->pending, KVM_NR_INTERRUPTS);
+	bitmap_zero(savic->level, KVM_NR_INTERRUPTS);
+	clear_bit(SAVIC_LOOK_AGAIN, &savic->flags);
+	savic_discard_irr(svm);
+
+	if (!init_event)
+		WRITE_ONCE(savic->gpa, INVALID_PAGE);
+}
+
+/**
+ * savic_init_vmsa - complete the initial VMSA, before it is encrypted
+ * @svm: the vCPU, in Secure AVIC mode
+ * @save: the VMSA
+ *
+ * The VMCB's bits of that name are ignored (15.36.21.2).
+ */
+void savic_init_vmsa(struct vcpu_svm *svm, struct sev_es_save_area *save)
+{
+	save->vintr_ctrl |= V_GIF_MASK | V_NMI_ENABLE_MASK;
+}
+
+/**
+ * savic_recalc_msr_intercepts - let the guest control its APIC
+ * @vcpu: the vCPU, in Secure AVIC mode
+ *
+ * x2APIC MSRs aren't subject to the permission map in Secure AVIC mode.
+ */
+void savic_recalc_msr_intercepts(struct kvm_vcpu *vcpu)
+{
+	svm_disable_intercept_for_msr(vcpu, MSR_AMD64_SAVIC_CONTROL, MSR_TYPE_RW);
+}
+
+/**
+ * savic_vcpu_create - allocate what a vCPU needs for Secure AVIC
+ * @vcpu: the vCPU, not yet visible to others
+ *
+ * Return: 0 on success or if the VM doesn't use Secure AVIC, -EINVAL if there
+ * is no in-kernel local APIC, -ENOMEM.
+ */
+int savic_vcpu_create(struct kvm_vcpu *vcpu)
+{
+	struct vcpu_svm *svm = to_svm(vcpu);
+
+	if (!savic_enabled_for_vm(vcpu->kvm))
+		return 0;
+
+	/* Timer, MSIs and IPIs are KVM's, a userspace APIC can't do its part. */
+	if (!irqchip_in_kernel(vcpu->kvm))
+		return -EINVAL;
+
+	svm->savic = kzalloc_obj(*svm->savic, GFP_KERNEL_ACCOUNT);
+	if (!svm->savic)
+		return -ENOMEM;
+
+	svm->savic->gpa = INVALID_PAGE;
+	vcpu->arch.apic->guest_apic_protected = true;
+
+	/* Don't even start with AVIC, which KVM inhibits only later. */
+	vcpu->arch.apic->apicv_active = false;
+
+	return 0;
+}
+
+/**
+ * savic_vcpu_free - undo savic_vcpu_create()
+ * @vcpu: the vCPU, no longer visible to others
+ */
+void savic_vcpu_free(struct kvm_vcpu *vcpu)
+{
+	struct vcpu_svm *svm = to_svm(vcpu);
+
+	kfree(svm->savic);
+	svm->savic = NULL;
+}
+
+static int savic_debugfs_show(struct seq_file *m, void *unused)
+{
+	struct kvm_vcpu *vcpu = m->private;
+	struct savic *savic = to_svm(vcpu)->savic;
+
+	seq_printf(m, "page: 0x%llx\n", READ_ONCE(savic->gpa));
+	seq_printf(m, "flags: 0x%lx\n", READ_ONCE(savic->flags));
+	seq_printf(m, "pending: %*pbl\n", KVM_NR_INTERRUPTS, savic->pending);
+	seq_printf(m, "level: %*pbl\n", KVM_NR_INTERRUPTS, savic->level);
+
+	seq_printf(m, "posted: %llu\n", savic->stat.posted);
+	seq_printf(m, "requests: %llu\n", savic->stat.requests);
+	seq_printf(m, "kicks: %llu\n", savic->stat.kicks);
+	seq_printf(m, "doorbells: %llu\n", savic->stat.doorbells);
+	seq_printf(m, "wakes: %llu\n", savic->stat.wakes);
+	seq_printf(m, "level_eois: %llu\n", savic->stat.level_eois);
+	seq_printf(m, "spurious_eois: %llu\n", savic->stat.spurious_eois);
+	seq_printf(m, "missing_eois: %llu\n", savic->stat.missing_eois);
+	seq_printf(m, "illegal_vectors: %llu\n", savic->stat.illegal_vectors);
+	seq_printf(m, "page_loads: %llu\n", savic->stat.page_loads);
+	seq_printf(m, "page_losses: %llu\n", savic->stat.page_losses);
+
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(savic_debugfs);
+
+/**
+ * savic_create_vcpu_debugfs - show the vCPU's state and counters
+ * @vcpu: any vCPU
+ * @dentry: the vCPU's debugfs directory
+ */
+void savic_create_vcpu_debugfs(struct kvm_vcpu *vcpu, struct dentry *dentry)
+{
+	if (savic_active(vcpu))
+		debugfs_create_file("savic", 0444, dentry, vcpu, &savic_debugfs_fops);
+}

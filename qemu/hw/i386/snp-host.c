@@ -1,0 +1,134 @@
+/*
+ * q35 as an AMD SEV-SNP host: what firmware and board provide (TCG only)
+ *
+ * With "-machine q35,snp-host=on" the machine comes up as firmware would
+ * leave an SNP-capable server: memory encryption is on in SYSCFG, SMM is
+ * locked, a range of RAM is set aside for the RMP (APM vol. 2, 15.36.4) and
+ * there are an IOMMU with SNPSup and a security processor.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/error-report.h"
+#include "qemu/units.h"
+#include "qapi/error.h"
+#include "hw/boards.h"
+#include "hw/i386/amd_psp.h"
+#include "hw/i386/snp-host.h"
+#include "hw/i386/x86-iommu.h"
+#include "hw/pci/pci.h"
+#include "hw/qdev-properties.h"
+#include "hw/sysbus.h"
+#include "migration/blocker.h"
+#include "system/tcg.h"
+#include "target/i386/cpu.h"
+#include "amd_iommu.h"
+
+/* First part of the RMP: page counters, not entries. */
+#define RMP_BOOKKEEPING_SIZE    (16 * KiB)
+#define RMP_ENTRY_SIZE          16
+
+/*
+ * The architecture wants 8K and firmware 1M; 2M also keeps Linux from
+ * reserving what shares a large page with it.
+ */
+#define RMP_ALIGN               (2 * MiB)
+
+static bool snp_host_get(Object *obj, Error **errp)
+{
+    return PC_MACHINE(obj)->snp_host;
+}
+
+static void snp_host_set(Object *obj, bool value, Error **errp)
+{
+    PC_MACHINE(obj)->snp_host = value;
+}
+
+void snp_host_class_init(ObjectClass *oc)
+{
+    object_class_property_add_bool(oc, "snp-host", snp_host_get, snp_host_set);
+    object_class_property_set_description(oc, "snp-host",
+        "Model an AMD host with SEV, SEV-ES, SEV-SNP and Secure AVIC "
+        "(TCG only; needs -cpu EPYC-Genoa or a later AMD model)");
+}
+
+static void snp_host_set_cpu_property(const char *name, uint64_t value)
+{
+    g_autofree char *str = g_strdup_printf("0x%" PRIx64, value);
+
+    object_register_sugar_prop(TYPE_X86_CPU, name, str, false);
+}
+
+void snp_host_init_memory(PCMachineState *pcms)
+{
+    MachineState *ms = MACHINE(pcms);
+    X86MachineState *x86ms = X86_MACHINE(pcms);
+    Error *blocker = NULL;
+    uint64_t above, size;
+    hwaddr end;
+
+    if (!tcg_enabled()) {
+        error_report("snp-host=on needs the TCG accelerator");
+        exit(EXIT_FAILURE);
+    }
+    if (!module_object_class_by_name(TYPE_AMD_PSP)) {
+        error_report("snp-host=on: this QEMU is built without AMD IOMMU");
+        exit(EXIT_FAILURE);
+    }
+    if (ms->maxram_size > ms->ram_size) {
+        error_report("snp-host=on: memory hotplug (maxmem) is not possible, "
+                     "the RMP covers the RAM that is there at start");
+        exit(EXIT_FAILURE);
+    }
+
+    /*
+     * The RMP covers everything from 0 to the end of RAM, itself included. It
+     * always lies above 4G, if need be by moving RAM there: below, firmware,
+     * kernel and initrd compete for the top of RAM.
+     */
+    above = x86ms->above_4g_mem_size;
+    end = x86ms->above_4g_mem_start + above;
+    for (;;) {
+        size = RMP_BOOKKEEPING_SIZE + (end >> 12) * RMP_ENTRY_SIZE;
+        size = ROUND_UP(size, RMP_ALIGN) + end % RMP_ALIGN;
+        if (size <= above) {
+            break;
+        }
+        above = ROUND_UP(size, RMP_ALIGN);
+        end = x86ms->above_4g_mem_start + above;
+    }
+    if (above >= ms->ram_size) {
+        error_report("snp-host=on: no room for the RMP, need more RAM");
+        exit(EXIT_FAILURE);
+    }
+    x86ms->above_4g_mem_size = above;
+    x86ms->below_4g_mem_size = ms->ram_size - above;
+
+    pcms->rmp_size = size;
+    pcms->rmp_base = end - size;
+
+    object_register_sugar_prop(TYPE_X86_CPU, "snp-host", "on", false);
+    snp_host_set_cpu_property("rmp-base", pcms->rmp_base);
+    snp_host_set_cpu_property("rmp-end",
+                              ROUND_DOWN(end, RMP_ALIGN) - 1);
+
+    error_setg(&blocker, "snp-host=on: the state of the security processor, "
+               "the RMP and SEV guests cannot be saved or migrated");
+    migrate_add_blocker(&blocker, &error_fatal);
+}
+
+void snp_host_create_devices(PCMachineState *pcms)
+{
+    DeviceState *iommu = qdev_new(TYPE_AMD_IOMMU_DEVICE);
+
+    if (X86_MACHINE(pcms)->above_4g_mem_start != 4 * GiB) {
+        error_report("snp-host=on: RAM does not fit below the range at 1T");
+        exit(EXIT_FAILURE);
+    }
+    qdev_prop_set_bit(iommu, "snpsup", true);
+    qdev_prop_set_bit(iommu, "xtsup", true);
+    sysbus_realize_and_unref(SYS_BUS_DEVICE(iommu), &error_fatal);
+
+    pci_create_simple(pcms->pcibus, -1, TYPE_AMD_PSP);
+}

@@ -1,0 +1,203 @@
+/*
+ * What newer SVM adds to VMRUN and #VMEXIT and stock TCG leaves out: next RIP
+ * and decode assists (APM vol. 2, 15.7.1, 15.8.4), soft interrupt injection
+ * with the next RIP (15.20), traps after register writes (15.9, 15.35.10)
+ *
+ * Only for machines with the SNP host model, so that all others keep what
+ * their guests know.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "cpu.h"
+#include "exec/exec-all.h"
+#include "exec/cputlb.h"
+#include "exec/helper-proto.h"
+#include "tcg/helper-tcg.h"
+#include "snp.h"
+
+#define VMCB(env, field)        ((env)->vm_vmcb + offsetof(struct vmcb, field))
+
+#define MAX_INSN_BYTES          15
+
+bool snp_vmrun_pages_ok(CPUX86State *env, hwaddr vmcb)
+{
+    /* 15.36.12: #GP(0) for both. */
+    return env->vm_hsave != 0 && snp_hypervisor_owned(env, vmcb);
+}
+
+bool snp_always_intercepted(CPUX86State *env, uint32_t type)
+{
+    switch (type) {
+    case SVM_EXIT_CPUID:
+    case SVM_EXIT_IOIO:
+        /* 15.36.9: SNP guests cannot be run without these intercepts. */
+        return snp_guest(env);
+    case SVM_EXIT_SMI:
+    case SVM_EXIT_VMLOAD:
+    case SVM_EXIT_VMSAVE:
+        /* 15.35.11, and not supported in SEV-ES guests: 15.36.12 */
+        return sev_es_guest(env);
+    case SVM_EXIT_INTR:
+    case SVM_EXIT_NMI:
+    case SVM_EXIT_INIT:
+    case SVM_EXIT_EXCP_BASE + EXCP12_MCHK:
+        /* 15.36.21 */
+        return x86_savic_mode(env);
+    }
+    return false;
+}
+
+/* Exits whose cause is an instruction: nRIP is its successor (15.7.1). */
+static bool is_instruction_exit(uint64_t exit_code)
+{
+    switch (exit_code) {
+    case SVM_EXIT_READ_CR0 ... SVM_EXIT_WRITE_DR7 + 8:
+    case SVM_EXIT_CR0_SEL_WRITE ... SVM_EXIT_MSR:
+    case SVM_EXIT_VMRUN ... SVM_EXIT_RDPRU:
+    case SVM_EXIT_INVPCID:
+    case SVM_EXIT_IDLE_HLT:
+        return true;
+    }
+    return false;
+}
+
+/* Trap-like exits: RIP is behind the instruction (15.9, 15.35.10). */
+static bool is_trap_exit(uint64_t exit_code)
+{
+    return exit_code >= SVM_EXIT_EFER_WRITE_TRAP &&
+           exit_code <= SVM_EXIT_CR15_WRITE_TRAP;
+}
+
+/*
+ * The bytes at CS:RIP, as far as they can be read without a fault; where the
+ * fetch itself faulted there are none.
+ */
+static int fetch_insn_bytes(CPUX86State *env, uint8_t *buf)
+{
+    CPUState *cs = env_cpu(env);
+    int mmu_idx = x86_mmu_index_pl(env, env->hflags & HF_CPL_MASK);
+    int saved_error_code = env->error_code;
+    int done = 0;
+
+    while (done < MAX_INSN_BYTES) {
+        vaddr addr = env->segs[R_CS].base + env->eip + done;
+        int size;
+        void *host;
+
+        if (!(env->hflags & HF_CS64_MASK)) {
+            addr = (uint32_t)addr;
+        }
+        size = MIN(MAX_INSN_BYTES - done,
+                   TARGET_PAGE_SIZE - (int)(addr & ~TARGET_PAGE_MASK));
+        if (probe_access_flags(env, addr, size, MMU_INST_FETCH, mmu_idx, true,
+                               &host, 0) & (TLB_INVALID_MASK | TLB_MMIO)) {
+            break;
+        }
+        if (!host) {
+            break;
+        }
+        memcpy(buf + done, host, size);
+        done += size;
+    }
+    /* The probe's own faults are nobody's. */
+    env->error_code = saved_error_code;
+    cs->exception_index = -1;
+    return done;
+}
+
+void svm_prepare_exit(CPUX86State *env, uint64_t exit_code,
+                      uint64_t exit_info_1, int insn_len)
+{
+    CPUState *cs = env_cpu(env);
+    uint8_t bytes[16] = { 0 };
+    target_ulong next_rip = 0;
+
+    if (sev_es_guest(env)) {
+        if (env->sev.vmsa_loaded) {
+            sev_es_intercept(env, exit_code, exit_info_1, insn_len);
+        }
+        /* No nRIP and no instruction bytes for SEV-ES. */
+        return;
+    }
+
+    if (is_trap_exit(exit_code)) {
+        env->eip += insn_len;
+        do_end_instruction(env);
+    } else if (insn_len && (is_instruction_exit(exit_code) ||
+                            exit_code == SVM_EXIT_EXCP_BASE + EXCP03_INT3 ||
+                            exit_code == SVM_EXIT_EXCP_BASE + EXCP04_INTO)) {
+        next_rip = env->eip + insn_len;
+        if (!(env->hflags & HF_CS64_MASK)) {
+            next_rip = (uint32_t)next_rip;
+        }
+    } else if ((exit_code == SVM_EXIT_NPF &&
+                !(exit_info_1 & PG_ERROR_I_D_MASK)) ||
+               (exit_code == SVM_EXIT_EXCP_BASE + EXCP0E_PAGE &&
+                !(exit_info_1 & PG_ERROR_I_D_MASK))) {
+        bytes[0] = fetch_insn_bytes(env, bytes + 1);
+    }
+
+    x86_stq_phys(cs, VMCB(env, control.next_rip), next_rip);
+    x86_stq_phys(cs, VMCB(env, control.insn_len), ldq_le_p(bytes));
+    x86_stq_phys(cs, VMCB(env, control.insn_len) + 8, ldq_le_p(bytes + 8));
+}
+
+void svm_check_swint(CPUX86State *env, int intno, int insn_len)
+{
+    /* INT3 and INTO are exceptions, whatever TCG's name for them. */
+    uint32_t type = insn_len == 1 ? SVM_EXIT_EXCP_BASE + intno
+                                  : SVM_EXIT_SWINT;
+
+    if (!(env->hflags & HF_GUEST_MASK) || !cpu_svm_has_intercept(env, type)) {
+        return;
+    }
+    env->sev.known_insn_len = insn_len;
+    cpu_vmexit(env, type, type == SVM_EXIT_SWINT ? intno : 0, 0);
+}
+
+uint64_t svm_decode_info(uint32_t type, uint32_t operand)
+{
+    /* 15.8.1: number of the register, and that it is a MOV at all. */
+    if (!(operand & SVM_OPERAND_VALID)) {
+        return 0;
+    }
+    return (operand & 0xf) | (type < SVM_EXIT_READ_DR0 ? 1ULL << 63 : 0);
+}
+
+void svm_check_write_trap(CPUX86State *env, uint32_t type, uint64_t value,
+                          uintptr_t ra)
+{
+    if ((env->hflags & HF_GUEST_MASK) && snp_host(env) &&
+        cpu_svm_has_intercept(env, type)) {
+        cpu_vmexit(env, type, value, ra);
+    }
+}
+
+void svm_prepare_soft_injection(CPUX86State *env)
+{
+    /* 15.20: the return address is VMCB nRIP. */
+    env->exception_is_int = 1;
+    env->exception_next_eip = x86_ldq_phys(env_cpu(env),
+                                           VMCB(env, control.next_rip));
+}
+
+void svm_prepare_injection(CPUX86State *env, int vector)
+{
+    if (vector == EXCP03_INT3 || vector == EXCP04_INTO) {
+        svm_prepare_soft_injection(env);
+        return;
+    }
+    /* A fault while this one is delivered may make it a double fault. */
+    if (vector == EXCP00_DIVZ || (vector >= EXCP0A_TSS && vector <= EXCP0E_PAGE)
+        || vector == EXCP08_DBLE || vector == EXCP1D_VC) {
+        env->old_exception = vector;
+    }
+}
+
+void helper_svm_check_invlpg(CPUX86State *env, target_ulong addr)
+{
+    cpu_svm_check_intercept_param(env, SVM_EXIT_INVLPG,
+                                  snp_host(env) ? addr : 0, GETPC());
+}

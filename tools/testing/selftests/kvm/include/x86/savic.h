@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Secure AVIC for SEV-SNP selftest guests (APM volume 2, 15.36.21).
+ *
+ * vCPU n has APIC ID n, and page n of a pool of guest-private pages as its backing
+ * page.  Handlers and tests look at backing pages directly, as a guest may.
+ */
+#ifndef SELFTEST_KVM_SAVIC_H
+#define SELFTEST_KVM_SAVIC_H
+
+#include "apic.h"
+#include "ghcb.h"
+#include "kvm_util.h"
+#include "processor.h"
+
+/* VMSA.SEV_FEATURES, i.e. kvm_sev_init.vmsa_features. */
+#define SVM_SEV_FEAT_SECURE_AVIC	BIT_ULL(16)
+
+/* Fields of the backing page that aren't x2APIC registers. */
+#define SAVIC_ALLOWED_IRR	0x204
+#define SAVIC_NMI_REQ		0x278
+
+/* exit_info_2[63:32] of SVM_EXIT_AVIC_INCOMPLETE_IPI, as for AVIC. */
+#define SAVIC_IPI_UNACCELERATED	5
+
+#define SAVIC_MAX_VCPUS		16
+
+/* Host side. */
+bool kvm_has_savic(void);
+struct kvm_vm *vm_savic_create(u32 nr_vcpus, void *guest_code,
+			       struct kvm_vcpu *vcpus[]);
+bool savic_vcpu_run(struct kvm_vcpu *vcpu);
+void *savic_vcpu_thread(void *vcpu);
+void savic_send_msi(struct kvm_vm *vm, u32 apic_id, u32 data);
+
+/* Guest side: setting up. */
+void savic_enable(void);
+void savic_disable(void);
+gpa_t savic_page_gpa(u32 apic_id);
+enum ghcb_status savic_register_page(u64 apic_id, gpa_t gpa, u64 *error);
+enum ghcb_status savic_unregister_page(u64 apic_id, gpa_t *gpa);
+
+/* Guest side: any vCPU's backing page. */
+u32 savic_read(u32 apic_id, u32 reg);
+void savic_write(u32 apic_id, u32 reg, u32 val);
+bool savic_test_vector(u32 apic_id, u32 reg, u8 vector);
+void savic_set_vector(u32 apic_id, u32 reg, u8 vector);
+void savic_clear_vector(u32 apic_id, u32 reg, u8 vector);
+
+/* Guest side: the calling vCPU, unless an APIC ID is given. */
+u32 savic_apic_id(void);
+void savic_allow_vector(u8 vector);
+void savic_send_ipi(u32 apic_id, u8 vector);
+void savic_eoi(void);
+
+/*
+ * Guest side: a handler that counts, and ends, interrupts.  Waiting has no limit,
+ * and interrupts have to be off, with one window for them at least.
+ */
+void savic_irq_handler(struct ex_regs *regs);
+u32 savic_nr_irqs(u32 apic_id, u8 vector);
+void savic_wait_for_irqs(u8 vector, u32 nr);
+
+/* sev_vc_handler() and the exit codes of AVIC; what vm_savic_create() installs. */
+void savic_vc_handler(struct ex_regs *regs);
+
+#endif /* SELFTEST_KVM_SAVIC_H */

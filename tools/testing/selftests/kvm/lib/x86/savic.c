@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Secure AVIC for SEV-SNP selftest guests (APM volume 2, 15.36.21).
+ *
+ * Interrupt handlers use this file, see ghcb.c.
+ */
+#include "savic.h"
+#include "sev.h"
+
+#define X2APIC_MSR(reg)		(APIC_BASE_MSR + ((reg) >> 4))
+#define X2APIC_REG(msr)		(((msr) - APIC_BASE_MSR) << 4)
+
+/* Guest copy only. */
+static struct savic_pool {
+	gva_t gva;
+	gpa_t gpa;
+	u32 nr_pages;
+} savic_pool;
+
+/* What KVM lets userspace ask for, see KVM_X86_SEV_VMSA_FEATURES in api.rst. */
+bool kvm_has_savic(void)
+{
+	int kvm_fd = open_kvm_dev_path_or_exit();
+	u64 features = 0;
+
+	if (!__kvm_has_device_attr(kvm_fd, KVM_X86_GRP_SEV, KVM_X86_SEV_VMSA_FEATURES))
+		kvm_device_attr_get(kvm_fd, KVM_X86_GRP_SEV,
+				    KVM_X86_SEV_VMSA_FEATURES, &features);
+	close(kvm_fd);
+
+	return features & SVM_SEV_FEAT_SECURE_AVIC;
+}
+
+/* The caller launches the VM, after having installed its handlers. */
+struct kvm_vm *vm_savic_create(u32 nr_vcpus, void *guest_code,
+			       struct kvm_vcpu *vcpus[])
+{
+	struct vm_shape shape = {
+		.mode = VM_MODE_DEFAULT,
+		.type = KVM_X86_SNP_VM,
+		.vmsa_features = SVM_SEV_FEAT_SECURE_AVIC,
+	};
+	struct savic_pool pool = { .nr_pages = nr_vcpus };
+	struct kvm_vm *vm;
+
+	TEST_ASSERT(nr_vcpus <= SAVIC_MAX_VCPUS, "Too many vCPUs: %u", nr_vcpus);
+
+	vm = __vm_create_with_vcpus(shape, nr_vcpus, nr_vcpus, guest_code, vcpus);
+	pool.gva = vm_alloc_pages(vm, nr_vcpus);
+	pool.gpa = addr_gva2gpa(vm, pool.gva);
+	memset(addr_gva2hva(vm, pool.gva), 0, nr_vcpus * PAGE_SIZE);
+	write_guest_global(vm, savic_pool, pool);
+	vm_install_exception_handler(vm, VC_VECTOR, savic_vc_handler);
+
+	return vm;
+}
+
+/* Returns at the next GUEST_SYNC(), true, or GUEST_DONE(), false. */
+bool savic_vcpu_run(struct kvm_vcpu *vcpu)
+{
+	struct ucall uc;
+
+	vcpu_run(vcpu);
+	switch (get_ucall(vcpu, &uc)) {
+	case UCALL_SYNC:
+		return true;
+	case UCALL_DONE:
+		return false;
+	case UCALL_ABORT:
+		REPORT_GUEST_ASSERT(uc);
+	default:
+		TEST_FAIL("vCPU %u: unexpected exit: %s", vcpu->id,
+			  exit_reason_str(vcpu->run->exit_reason));
+	}
+}
+
+/* For pthread_create(). */
+void *savic_vcpu_thread(void *vcpu)
+{
+	TEST_ASSERT(!savic_vcpu_run(vcpu), "Unexpected GUEST_SYNC()");
+	return NULL;
+}
+
+/* KVM says whether there is a target, not whether the guest allows the vector. */
+void savic_send_msi(struct kvm_vm *vm, u32 apic_id, u32 data)
+{
+	struct kvm_msi msi = {
+		.address_lo = APIC_DEFAULT_GPA | apic_id << 12,
+		.data = data,
+	};
+
+	int ret = __vm_ioctl(vm, KVM_SIGNAL_MSI, &msi);
+
+	TEST_ASSERT(ret >= 0, KVM_IOCTL_ERROR(KVM_SIGNAL_MSI, ret));
+}
+
+gpa_t savic_page_gpa(u32 apic_id)
+{
+	GUEST_ASSERT(apic_id < savic_pool.nr_pages);
+	return savic_pool.gpa + apic_id * PAGE_SIZE;
+}
+
+static u32 *savic_reg(u32 apic_id, u32 reg)
+{
+	GUEST_ASSERT(apic_id < savic_pool.nr_pages);
+	return (u32 *)(savic_pool.gva + apic_id * PAGE_SIZE + reg);
+}
+
+u32 savic_read(u32 apic_id, u32 reg)
+{
+	return READ_ONCE(*savic_reg(apic_id, reg));
+}
+
+void savic_write(u32 apic_id, u32 reg, u32 val)
+{
+	WRITE_ONCE(*savic_reg(apic_id, reg), val);
+}
+
+/*
+ * @reg is the first of the eight registers of a bitmap.  Atomic, because hardware
+ * and other vCPUs write to the same registers.
+ */
+static u32 *vector_reg(u32 apic_id, u32 reg, u8 vector)
+{
+	return savic_reg(apic_id, reg + APIC_VECTOR_TO_REG_OFFSET(vector));
+}
+
+bool savic_test_vector(u32 apic_id, u32 reg, u8 vector)
+{
+	return READ_ONCE(*vector_reg(apic_id, reg, vector)) &
+	       BIT(APIC_VECTOR_TO_BIT_NUMBER(vector));
+}
+
+void savic_set_vector(u32 apic_id, u32 reg, u8 vector)
+{
+	__sync_fetch_and_or(vector_reg(apic_id, reg, vector),
+			    1u << APIC_VECTOR_TO_BIT_NUMBER(vector));
+}
+
+void savic_clear_vector(u32 apic_id, u32 reg, u8 vector)
+{
+	__sync_fetch_and_and(vector_reg(apic_id, reg, vector),
+			     ~(1u << APIC_VECTOR_TO_BIT_NUMBER(vector)));
+}
+
+/* The engine has to be on: the register is read from the backing page. */
+u32 savic_apic_id(void)
+{
+	return rdmsr(X2APIC_MSR(APIC_ID));
+}
+
+void savic_allow_vector(u8 vector)
+{
+	savic_set_vector(savic_apic_id(), SAVIC_ALLOWED_IRR, vector);
+}
+
+static enum ghcb_status savic_vmgexit(u64 op, u64 apic_id, gpa_t *gpa, u64 *error)
+{
+	struct ghcb_request req = {
+		.exit_code = SVM_VMGEXIT_SAVIC,
+		.exit_info_1 = op,
+		.reg[GHCB_RAX] = apic_id,
+		.reg[GHCB_RBX] = *gpa,
+		.valid = BIT(GHCB_RAX) | BIT(GHCB_RBX),
+	};
+	enum ghcb_status status = ghcb_vmgexit(&req);
+
+	*gpa = req.reg[GHCB_RBX];
+	if (error)
+		*error = req.exit_info_2;
+	return status;
+}
+
+/**
+ * savic_register_page - tell KVM which page has to stay mapped
+ * @apic_id: the vCPU that uses it, or SVM_VMGEXIT_SAVIC_SELF_GPA
+ * @gpa: the page
+ * @error: if non-NULL and the request is refused, why (enum ghcb_error)
+ */
+enum ghcb_status savic_register_page(u64 apic_id, gpa_t gpa, u64 *error)
+{
+	return savic_vmgexit(SVM_VMGEXIT_SAVIC_REGISTER_GPA, apic_id, &gpa, error);
+}
+
+/* On success, @gpa is the page that was registered. */
+enum ghcb_status savic_unregister_page(u64 apic_id, gpa_t *gpa)
+{
+	*gpa = 0;
+	return savic_vmgexit(SVM_VMGEXIT_SAVIC_UNREGISTER_GPA, apic_id, gpa, NULL);
+}
+
+/* With the engine off every x2APIC register is the host's, by way of #VC. */
+void savic_enable(void)
+{
+	u32 id;
+
+	x2apic_enable();
+	id = rdmsr(X2APIC_MSR(APIC_ID));
+
+	savic_write(id, APIC_ID, id);
+	savic_write(id, APIC_LVR, rdmsr(X2APIC_MSR(APIC_LVR)));
+	savic_write(id, APIC_SPIV, rdmsr(X2APIC_MSR(APIC_SPIV)));
+
+	GUEST_ASSERT_EQ(savic_register_page(SVM_VMGEXIT_SAVIC_SELF_GPA,
+					    savic_page_gpa(id), NULL), GHCB_OK);
+	wrmsr(MSR_AMD64_SAVIC_CONTROL, savic_page_gpa(id) | MSR_AMD64_SAVIC_EN |
+				       MSR_AMD64_SAVIC_ALLOWEDNMI);
+}
+
+/* As for kexec: off first, then the page may go. */
+void savic_disable(void)
+{
+	gpa_t expected = savic_page_gpa(savic_apic_id());
+	gpa_t gpa;
+
+	wrmsr(MSR_AMD64_SAVIC_CONTROL, 0);
+	GUEST_ASSERT_EQ(savic_unregister_page(SVM_VMGEXIT_SAVIC_SELF_GPA, &gpa), GHCB_OK);
+	GUEST_ASSERT_EQ(gpa, expected);
+}
+
+/*
+ * The sender sets IRR itself, all the host has to do is to make the target look.
+ * @apic_id must not be the caller: SELF_IPI is for that.
+ */
+void savic_send_ipi(u32 apic_id, u8 vector)
+{
+	savic_set_vector(apic_id, APIC_IRR, vector);
+	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), (u64)apic_id << 32 |
+				   APIC_DEST_PHYSICAL | APIC_DM_FIXED | vector),
+			GHCB_OK);
+}
+
+static int savic_highest_vector(u32 apic_id, u32 reg)
+{
+	int vector;
+
+	for (vector = 255; vector >= 0; vector--) {
+		if (savic_test_vector(apic_id, reg, vector))
+			return vector;
+	}
+	return -1;
+}
+
+/*
+ * Hardware does it all for an edge-triggered interrupt.  For a level-triggered one
+ * the host has to know, and asking it directly is cheaper than a #VC.
+ */
+void savic_eoi(void)
+{
+	u32 id = savic_apic_id();
+	int vector = savic_highest_vector(id, APIC_ISR);
+
+	GUEST_ASSERT(vector >= 0);
+	if (savic_test_vector(id, APIC_TMR, vector)) {
+		savic_clear_vector(id, APIC_ISR, vector);
+		GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_EOI), 0), GHCB_OK);
+	} else {
+		wrmsr(X2APIC_MSR(APIC_EOI), 0);
+	}
+}
+
+/* Guest copy only. */
+static u32 savic_irqs[SAVIC_MAX_VCPUS][256];
+
+void savic_irq_handler(struct ex_regs *regs)
+{
+	__sync_fetch_and_add(&savic_irqs[savic_apic_id()][regs->vector], 1);
+	savic_eoi();
+}
+
+/* How often the handler has run on that vCPU. */
+u32 savic_nr_irqs(u32 apic_id, u8 vector)
+{
+	return READ_ONCE(savic_irqs[apic_id][vector]);
+}
+
+void savic_wait_for_irqs(u8 vector, u32 nr)
+{
+	u32 id = savic_apic_id();
+
+	while (savic_nr_irqs(id, vector) < nr) {
+		safe_halt();
+		cli();
+	}
+}
+
+/*
+ * AVIC_INCOMPLETE_IPI is a trap: RIP is past the WRMSR of ICR, whose operands are
+ * still there.  Handed to the host as it is; the host delivers.
+ */
+static void vc_incomplete_ipi(struct ex_regs *regs)
+{
+	struct ghcb_request req = {
+		.exit_code = SVM_EXIT_AVIC_INCOMPLETE_IPI,
+		.exit_info_1 = regs->rdx << 32 | (u32)regs->rax,
+		.exit_info_2 = (u64)SAVIC_IPI_UNACCELERATED << 32,
+	};
+	enum ghcb_status status = ghcb_vmgexit(&req);
+
+	__GUEST_ASSERT(status == GHCB_OK, "ICR %#lx refused, status %u, error %lu",
+		       regs->rdx << 32 | (u32)regs->rax, status, req.exit_info_2);
+}
+
+/*
+ * AVIC_NOACCEL: a fault for registers that hardware doesn't write at all, else a
+ * trap, with the backing page written (APM volume 2, table 15-22).  No register
+ * has a fault on reads but a trap on writes, so the register tells which it is.
+ */
+static bool savic_is_fault(u32 reg)
+{
+	switch (reg) {
+	case APIC_LVR:
+	case APIC_ARBPRI:
+	case APIC_PROCPRI:
+	case APIC_ISR ... APIC_IRR + 0x70:
+	case APIC_TMCCT:
+	case 0x400 ... 0x4f0:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static void vc_unaccelerated_access(struct ex_regs *regs)
+{
+	u32 msr = regs->rcx, reg = X2APIC_REG(msr);
+	bool fault = savic_is_fault(reg);
+	/* WRMSR is 0f 30, RDMSR is 0f 32.  Only writes trap. */
+	bool write = !fault || ((u8 *)regs->rip)[1] == 0x30;
+	enum ghcb_status status;
+	int vector;
+	u64 val;
+
+	/*
+	 * A trapped EOI leaves ISR alone: that, like KVM does for AVIC, is how to
+	 * find out which vector it was for.
+	 */
+	if (reg == APIC_EOI) {
+		u32 id = savic_apic_id();
+
+		vector = savic_highest_vector(id, APIC_ISR);
+		GUEST_ASSERT(vector >= 0);
+		savic_clear_vector(id, APIC_ISR, vector);
+	}
+
+	if (write) {
+		status = ghcb_wrmsr(msr, regs->rdx << 32 | (u32)regs->rax);
+	} else {
+		status = ghcb_rdmsr(msr, &val);
+		regs->rax = (u32)val;
+		regs->rdx = val >> 32;
+	}
+
+	__GUEST_ASSERT(status == GHCB_OK, "%s of x2APIC register %#x refused, status %u",
+		       write ? "Write" : "Read", reg, status);
+	if (fault)
+		regs->rip += 2;
+}
+
+void savic_vc_handler(struct ex_regs *regs)
+{
+	switch (regs->error_code) {
+	case SVM_EXIT_AVIC_INCOMPLETE_IPI:
+		vc_incomplete_ipi(regs);
+		break;
+	case SVM_EXIT_AVIC_UNACCELERATED_ACCESS:
+		vc_unaccelerated_access(regs);
+		break;
+	default:
+		sev_vc_handler(regs);
+	}
+}

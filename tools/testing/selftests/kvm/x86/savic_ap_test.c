@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Secure AVIC: vCPUs that the guest itself creates and destroys, each time with a
+ * VMSA of its own, and so with an APIC that starts from nothing.  Nothing may be
+ * left of the previous one, IPIs to a vCPU that isn't there go nowhere, and a bad
+ * VMSA is the end of that vCPU's run, not of the host.
+ */
+#include <pthread.h>
+
+#include "apic.h"
+#include "ghcb.h"
+#include "kvm_test_harness.h"
+#include "kvm_util.h"
+#include "processor.h"
+#include "savic.h"
+#include "sev.h"
+#include "snp_ap.h"
+#include "test_util.h"
+
+#define X2APIC_MSR(reg)		(APIC_BASE_MSR + ((reg) >> 4))
+
+#define IPI_VECTOR		0x51
+#define NR_ROUNDS		8
+#define STACK_PAGES		2
+
+/* Only to end a test that hangs. */
+#define TIMEOUT_SECS		120
+
+/* For each round, a VMSA and a stack. */
+struct ap_page {
+	u8 vmsa[PAGE_SIZE];
+	u8 stack[STACK_PAGES * PAGE_SIZE];
+};
+
+/* Guest only. */
+static struct ap_page *aps;
+static gpa_t aps_gpa;
+static u32 round_started;
+
+static gpa_t vmsa_gpa(u32 round)
+{
+	return aps_gpa + round * sizeof(struct ap_page) + offsetof(struct ap_page, vmsa);
+}
+
+static enum ghcb_status create_ap(u32 round)
+{
+	return snp_ap_request(SVM_VMGEXIT_AP_CREATE, 1, vmsa_gpa(round), snp_sev_features());
+}
+
+/* The vCPU as KVM launched it, to be replaced while it is halted. */
+static void guest_first_ap(void)
+{
+	savic_enable();
+	WRITE_ONCE(round_started, 1);
+	for (;;)
+		safe_halt();
+}
+
+static void guest_ap(u64 round)
+{
+	/* A new VMSA has the engine off. */
+	GUEST_ASSERT_EQ(rdmsr(MSR_AMD64_SAVIC_CONTROL), 0ul);
+	/* The previous one may have been destroyed in its handler. */
+	savic_clear_vector(1, APIC_ISR, IPI_VECTOR);
+	savic_enable();
+	WRITE_ONCE(round_started, round);
+
+	while (round < NR_ROUNDS - 1)
+		safe_halt();
+
+	savic_wait_for_irqs(IPI_VECTOR, round);
+	GUEST_DONE();
+}
+
+static void guest_creator(void)
+{
+	u32 round, nr = 0;
+
+	savic_enable();
+	for (round = 1; round < NR_ROUNDS; round++) {
+		while (READ_ONCE(round_started) < round)
+			cpu_relax();
+
+		savic_send_ipi(1, IPI_VECTOR);
+		nr++;
+		while (savic_nr_irqs(1, IPI_VECTOR) < nr)
+			cpu_relax();
+		if (round == NR_ROUNDS - 1)
+			break;
+
+		GUEST_ASSERT_EQ(snp_ap_request(SVM_VMGEXIT_AP_DESTROY, 1, 0, 0), GHCB_OK);
+
+		/* To nobody, but not an error. */
+		GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), 1ull << 32 | IPI_VECTOR),
+				GHCB_OK);
+		GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), APIC_DEST_ALLBUT | IPI_VECTOR),
+				GHCB_OK);
+		GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), 1ull << 32 | APIC_DM_NMI),
+				GHCB_OK);
+
+		snp_vmsa_init(aps[round].vmsa, guest_ap, round + 1,
+			      aps[round].stack + sizeof(aps[round].stack));
+		snp_vmsa_seal(aps[round].vmsa);
+		GUEST_ASSERT_EQ(create_ap(round), GHCB_OK);
+	}
+	GUEST_ASSERT_EQ(savic_nr_irqs(1, IPI_VECTOR), nr);
+	GUEST_DONE();
+}
+
+static void guest_bad_requests(void)
+{
+	u64 features = snp_sev_features();
+	gpa_t gpa = vmsa_gpa(0);
+
+	savic_enable();
+	snp_vmsa_init(aps[0].vmsa, guest_ap, 0, aps[0].stack + sizeof(aps[0].stack));
+	snp_vmsa_seal(aps[0].vmsa);
+
+	GUEST_ASSERT_NE(snp_ap_request(SVM_VMGEXIT_AP_CREATE, 7, gpa, features), GHCB_OK);
+	GUEST_ASSERT_NE(snp_ap_request(SVM_VMGEXIT_AP_CREATE, -1u, gpa, features), GHCB_OK);
+	GUEST_ASSERT_NE(snp_ap_request(SVM_VMGEXIT_AP_CREATE, 1, gpa + 8, features), GHCB_OK);
+	GUEST_ASSERT_NE(snp_ap_request(7, 1, gpa, features), GHCB_OK);
+	GUEST_ASSERT_NE(snp_ap_request(SVM_VMGEXIT_AP_CREATE, 1, gpa,
+				       features & ~SVM_SEV_FEAT_SECURE_AVIC), GHCB_OK);
+
+	/* Not there, and never was. */
+	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), 7ull << 32 | IPI_VECTOR), GHCB_OK);
+
+	wrmsr(X2APIC_MSR(APIC_SELF_IPI), IPI_VECTOR);
+	sti_nop_cli();
+	GUEST_ASSERT_EQ(savic_nr_irqs(0, IPI_VECTOR), 1u);
+	GUEST_DONE();
+}
+
+/* What VMRUN refuses. */
+static void guest_bad_vmsa(u64 which)
+{
+	void *vmsa = aps[0].vmsa;
+
+	snp_vmsa_init(vmsa, guest_ap, 0, aps[0].stack + sizeof(aps[0].stack));
+	switch (which) {
+	case 0:
+		/* Not sealed. */
+		break;
+	case 1:
+		/* The engine on, with reserved bits. */
+		snp_vmsa_write(vmsa, VMSA_SAVIC_CTL, savic_page_gpa(1) | BIT_ULL(52) |
+						     MSR_AMD64_SAVIC_EN);
+		break;
+	case 2:
+		/* No such physical address. */
+		snp_vmsa_write(vmsa, VMSA_SAVIC_CTL, BIT_ULL(50) | MSR_AMD64_SAVIC_EN);
+		break;
+	case 3:
+		/* Features that the VM doesn't have: vTOM. */
+		snp_vmsa_write(vmsa, VMSA_SEV_FEATURES, snp_sev_features() | BIT_ULL(1));
+		break;
+	}
+	if (which)
+		snp_vmsa_seal(vmsa);
+	GUEST_ASSERT_EQ(create_ap(0), GHCB_OK);
+	GUEST_DONE();
+}
+
+FIXTURE(savic_ap) {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpus[2];
+};
+
+FIXTURE_SETUP(savic_ap)
+{
+	const size_t size = NR_ROUNDS * sizeof(struct ap_page);
+	gva_t gva;
+
+	self->vm = vm_savic_create(2, guest_first_ap, self->vcpus);
+	vm_install_exception_handler(self->vm, IPI_VECTOR, savic_irq_handler);
+
+	gva = vm_alloc_pages(self->vm, size / PAGE_SIZE);
+	write_guest_global(self->vm, aps, (struct ap_page *)gva);
+	write_guest_global(self->vm, aps_gpa, addr_gva2gpa(self->vm, gva));
+}
+
+FIXTURE_TEARDOWN(savic_ap)
+{
+	kvm_vm_free(self->vm);
+}
+
+static void launch(struct kvm_vcpu *vcpu, void *guest_code)
+{
+	vcpu_arch_set_entry_point(vcpu, guest_code);
+	vm_sev_launch(vcpu->vm, snp_default_policy(), NULL);
+}
+
+TEST_F_TIMEOUT(savic_ap, create_and_destroy, TIMEOUT_SECS)
+{
+	pthread_t thread;
+
+	launch(self->vcpus[0], guest_creator);
+	pthread_create(&thread, NULL, savic_vcpu_thread, self->vcpus[1]);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
+	pthread_join(thread, NULL);
+}
+
+TEST_F_TIMEOUT(savic_ap, bad_requests, TIMEOUT_SECS)
+{
+	launch(self->vcpus[0], guest_bad_requests);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
+}
+
+/* One VM each: guests can't take an unusable VMSA back. */
+static void test_bad_vmsa(struct kvm_vcpu *vcpus[], u64 which)
+{
+	vcpu_args_set(vcpus[0], 1, which);
+	launch(vcpus[0], guest_bad_vmsa);
+	TEST_ASSERT(!savic_vcpu_run(vcpus[0]), "Unexpected GUEST_SYNC()");
+
+	vcpu_run(vcpus[1]);
+	TEST_ASSERT_KVM_EXIT_REASON(vcpus[1], KVM_EXIT_FAIL_ENTRY);
+}
+
+TEST_F_TIMEOUT(savic_ap, vmsa_not_sealed, TIMEOUT_SECS)
+{
+	test_bad_vmsa(self->vcpus, 0);
+}
+
+TEST_F_TIMEOUT(savic_ap, vmsa_control_reserved, TIMEOUT_SECS)
+{
+	test_bad_vmsa(self->vcpus, 1);
+}
+
+TEST_F_TIMEOUT(savic_ap, vmsa_control_address, TIMEOUT_SECS)
+{
+	test_bad_vmsa(self->vcpus, 2);
+}
+
+TEST_F_TIMEOUT(savic_ap, vmsa_features, TIMEOUT_SECS)
+{
+	test_bad_vmsa(self->vcpus, 3);
+}
+
+int main(int argc, char *argv[])
+{
+	__TEST_REQUIRE(kvm_has_savic(),
+		       "KVM doesn't offer Secure AVIC (bit 16 of KVM_X86_SEV_VMSA_FEATURES)");
+
+	return test_harness_run(argc, argv);
+}

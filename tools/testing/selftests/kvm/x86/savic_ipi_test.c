@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Secure AVIC: IPIs to other vCPUs, by everything that ICR can express.
+ *
+ * A guest has two ways.  It sets IRR (or NmiReq) of the targets itself and tells
+ * KVM by an MSR VMGEXIT, which is what Linux does, or it writes ICR and forwards
+ * the #VC as AVIC_INCOMPLETE_IPI, and KVM delivers what the targets allow.  Either
+ * way each target gets each interrupt once, and nobody else gets any.
+ *
+ * There are more vCPUs than the host has CPUs, or may have: targets are running,
+ * preempted and halted at the same time.
+ */
+#include <pthread.h>
+
+#include "apic.h"
+#include "ghcb.h"
+#include "kvm_test_harness.h"
+#include "kvm_util.h"
+#include "processor.h"
+#include "savic.h"
+#include "sev.h"
+#include "test_util.h"
+
+#define X2APIC_MSR(reg)		(APIC_BASE_MSR + ((reg) >> 4))
+
+#define NR_VCPUS		4
+#define IPI_VECTOR		0x51
+#define STOP_VECTOR		0x81
+#define DENIED_VECTOR		0x91
+#define NR_ROUNDS		50
+
+/* Only to end a test that hangs. */
+#define TIMEOUT_SECS		240
+
+/* Guest only. */
+static u32 nr_ready;
+static u32 nr_nmis[NR_VCPUS];
+
+/*
+ * No GHCB, and no assertion that would need one: see ghcb.h.  The APIC ID comes
+ * from the backing page.
+ */
+static void nmi_handler(struct ex_regs *regs)
+{
+	__sync_fetch_and_add(&nr_nmis[savic_apic_id()], 1);
+}
+
+/* All vCPUs but 0: halt until told to stop. */
+static void guest_target(void)
+{
+	savic_enable();
+	savic_allow_vector(IPI_VECTOR);
+	savic_allow_vector(STOP_VECTOR);
+	__sync_fetch_and_add(&nr_ready, 1);
+
+	savic_wait_for_irqs(STOP_VECTOR, 1);
+	GUEST_ASSERT_EQ(savic_nr_irqs(savic_apic_id(), DENIED_VECTOR), 0u);
+	GUEST_DONE();
+}
+
+static void sender_start(void)
+{
+	savic_enable();
+	savic_allow_vector(IPI_VECTOR);
+	while (READ_ONCE(nr_ready) < NR_VCPUS - 1)
+		cpu_relax();
+}
+
+static void sender_stop(void)
+{
+	u32 i;
+
+	GUEST_ASSERT_EQ(savic_nr_irqs(0, DENIED_VECTOR), 0u);
+	for (i = 1; i < NR_VCPUS; i++)
+		savic_send_ipi(i, STOP_VECTOR);
+	GUEST_DONE();
+}
+
+static u32 nr_ipis(u32 apic_id)
+{
+	/* The sender's own can wait for an open window. */
+	if (!apic_id)
+		sti_nop_cli();
+
+	return savic_nr_irqs(apic_id, IPI_VECTOR);
+}
+
+/* Each vCPU in @targets has to get to its next count, the others must not. */
+static void wait_for_targets(u32 targets, u32 count[])
+{
+	u32 i;
+
+	for (i = 0; i < NR_VCPUS; i++) {
+		if (targets & BIT(i))
+			count[i]++;
+		while (nr_ipis(i) < count[i])
+			cpu_relax();
+	}
+
+	for (i = 0; i < NR_VCPUS; i++)
+		GUEST_ASSERT_EQ(nr_ipis(i), count[i]);
+}
+
+struct ipi {
+	u64 icr;
+	u32 targets;
+};
+
+#define DEST(id)	((u64)(id) << 32)
+#define ALL		(BIT(NR_VCPUS) - 1)
+
+/* x2APIC logical IDs: cluster in 31:16, of 16 vCPUs, a bit for each in 15:0. */
+static const struct ipi ipis[] = {
+	{ DEST(1),				BIT(1) },
+	{ DEST(NR_VCPUS - 1),			BIT(NR_VCPUS - 1) },
+	{ DEST(0),				BIT(0) },
+	{ DEST(0xffffffff),			ALL },
+	{ APIC_DEST_ALLINC,			ALL },
+	{ APIC_DEST_ALLBUT,			ALL & ~BIT(0) },
+	{ APIC_DEST_LOGICAL | DEST(BIT(1) | BIT(2)), BIT(1) | BIT(2) },
+	{ APIC_DEST_LOGICAL | DEST(0xffffffff),	ALL },
+	{ APIC_DEST_LOGICAL | DEST(BIT(16) | 0xffff), 0 },
+	{ DEST(NR_VCPUS),			0 },
+	{ DEST(0x12345678),			0 },
+};
+
+/* As Linux does it. */
+static void guest_msr_icr(void)
+{
+	u32 count[NR_VCPUS] = {};
+	u32 i, target;
+
+	sender_start();
+	for (i = 0; i < NR_ROUNDS * ARRAY_SIZE(ipis); i++) {
+		const struct ipi *ipi = &ipis[i % ARRAY_SIZE(ipis)];
+
+		for (target = 0; target < NR_VCPUS; target++) {
+			if (ipi->targets & BIT(target))
+				savic_set_vector(target, APIC_IRR, IPI_VECTOR);
+		}
+		/* No target isn't an error, on no APIC. */
+		GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), ipi->icr | IPI_VECTOR),
+				GHCB_OK);
+		wait_for_targets(ipi->targets, count);
+	}
+	sender_stop();
+}
+
+/* As a guest without a Secure AVIC driver of its own would. */
+static void guest_incomplete_ipi(void)
+{
+	u32 count[NR_VCPUS] = {};
+	u32 i;
+
+	sender_start();
+	for (i = 0; i < NR_ROUNDS * ARRAY_SIZE(ipis); i++) {
+		const struct ipi *ipi = &ipis[i % ARRAY_SIZE(ipis)];
+
+		/* What a target doesn't allow must not get there. */
+		wrmsr(X2APIC_MSR(APIC_ICR), ipi->icr | DENIED_VECTOR);
+		wrmsr(X2APIC_MSR(APIC_ICR), ipi->icr | IPI_VECTOR);
+		wait_for_targets(ipi->targets, count);
+	}
+	sender_stop();
+}
+
+static void guest_nmi(void)
+{
+	u32 i, target;
+
+	sender_start();
+	for (i = 1; i <= NR_ROUNDS; i++) {
+		for (target = 1; target < NR_VCPUS; target++) {
+			savic_write(target, SAVIC_NMI_REQ, 1);
+			GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR),
+						   DEST(target) | APIC_DM_NMI), GHCB_OK);
+			while (READ_ONCE(nr_nmis[target]) < i)
+				cpu_relax();
+			GUEST_ASSERT_EQ(READ_ONCE(nr_nmis[target]), i);
+		}
+	}
+	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis[0]), 0u);
+	sender_stop();
+}
+
+/* What Secure AVIC can't deliver, or is reserved, KVM refuses. */
+static void guest_refused(void)
+{
+	static const u64 bad_icrs[] = {
+		DEST(1) | APIC_DM_SMI,
+		DEST(1) | APIC_DM_REMRD | IPI_VECTOR,
+		DEST(1) | APIC_DM_EXTINT | IPI_VECTOR,
+		/* Reserved bits; delivery status is read-only, i.e. isn't one. */
+		DEST(1) | BIT(13) | IPI_VECTOR,
+		DEST(1) | BIT(20) | IPI_VECTOR,
+	};
+	u32 i;
+
+	sender_start();
+	for (i = 0; i < ARRAY_SIZE(bad_icrs); i++) {
+		enum ghcb_status status = ghcb_wrmsr(X2APIC_MSR(APIC_ICR), bad_icrs[i]);
+
+		__GUEST_ASSERT(status != GHCB_OK, "ICR %#lx accepted", bad_icrs[i]);
+	}
+	for (i = 1; i < NR_VCPUS; i++)
+		GUEST_ASSERT_EQ(nr_ipis(i), 0u);
+	sender_stop();
+}
+
+struct test_vm {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpus[NR_VCPUS];
+};
+
+FIXTURE(savic_ipi) {
+	struct test_vm t;
+};
+
+FIXTURE_SETUP(savic_ipi)
+{
+	self->t.vm = vm_savic_create(NR_VCPUS, guest_target, self->t.vcpus);
+	vm_install_exception_handler(self->t.vm, IPI_VECTOR, savic_irq_handler);
+	vm_install_exception_handler(self->t.vm, STOP_VECTOR, savic_irq_handler);
+	vm_install_exception_handler(self->t.vm, DENIED_VECTOR, savic_irq_handler);
+	vm_install_exception_handler(self->t.vm, NMI_VECTOR, nmi_handler);
+}
+
+FIXTURE_TEARDOWN(savic_ipi)
+{
+	kvm_vm_free(self->t.vm);
+}
+
+static void run_all(struct test_vm *t, void *sender)
+{
+	pthread_t threads[NR_VCPUS];
+	int i;
+
+	vcpu_arch_set_entry_point(t->vcpus[0], sender);
+	vm_sev_launch(t->vm, snp_default_policy(), NULL);
+
+	for (i = 0; i < NR_VCPUS; i++)
+		pthread_create(&threads[i], NULL, savic_vcpu_thread, t->vcpus[i]);
+	for (i = 0; i < NR_VCPUS; i++)
+		pthread_join(threads[i], NULL);
+}
+
+TEST_F_TIMEOUT(savic_ipi, msr_icr, TIMEOUT_SECS)
+{
+	run_all(&self->t, guest_msr_icr);
+}
+
+TEST_F_TIMEOUT(savic_ipi, incomplete_ipi, TIMEOUT_SECS)
+{
+	run_all(&self->t, guest_incomplete_ipi);
+}
+
+TEST_F_TIMEOUT(savic_ipi, nmi, TIMEOUT_SECS)
+{
+	run_all(&self->t, guest_nmi);
+}
+
+TEST_F_TIMEOUT(savic_ipi, refused, TIMEOUT_SECS)
+{
+	run_all(&self->t, guest_refused);
+}
+
+int main(int argc, char *argv[])
+{
+	__TEST_REQUIRE(kvm_has_savic(),
+		       "KVM doesn't offer Secure AVIC (bit 16 of KVM_X86_SEV_VMSA_FEATURES)");
+
+	return test_harness_run(argc, argv);
+}

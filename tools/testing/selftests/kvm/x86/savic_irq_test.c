@@ -1,0 +1,416 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Secure AVIC: interrupts and NMIs from outside of the guest, i.e. IOAPIC, irqfd
+ * and KVM_NMI, and all of them at once.
+ *
+ * KVM can't see whether a vector was delivered, let alone when it is done.  For a
+ * level-triggered one it depends on the guest's EOI request, and must pass it on
+ * once: the guest counts interrupts, the host counts EOIs.
+ */
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+
+#include "apic.h"
+#include "ghcb.h"
+#include "kvm_test_harness.h"
+#include "kvm_util.h"
+#include "processor.h"
+#include "savic.h"
+#include "sev.h"
+#include "test_util.h"
+
+#define X2APIC_MSR(reg)		(APIC_BASE_MSR + ((reg) >> 4))
+
+/* Highest priority first: an MSI must not hide what has a lower one. */
+#define MSI_VECTOR		0xa1
+#define EDGE_VECTOR		0x91
+#define LEVEL_VECTOR		0x81
+#define TIMER_VECTOR		0x71
+#define IPI_VECTOR		0x61
+#define STOP_VECTOR		0x51
+
+#define IOAPIC_GPA		0xfec00000ull
+#define IOAPIC_WINDOW		0x10
+#define IOAPIC_REDIR(pin)	(0x10 + 2 * (pin))
+#define IOAPIC_LEVEL		BIT(15)
+
+/* By the default routing, GSI n is pin n, and of no PIC from 16 on. */
+#define EDGE_GSI		18
+#define LEVEL_GSI		20
+
+#define NR_ROUNDS		50
+#define NR_STRESS		500
+
+/* Only to end a test that hangs. */
+#define TIMEOUT_SECS		240
+
+static void ioapic_write(u32 reg, u32 val)
+{
+	GUEST_ASSERT_EQ(ghcb_mmio_write(IOAPIC_GPA, &reg, sizeof(reg)), GHCB_OK);
+	GUEST_ASSERT_EQ(ghcb_mmio_write(IOAPIC_GPA + IOAPIC_WINDOW, &val, sizeof(val)),
+			GHCB_OK);
+}
+
+/* To vCPU 0, physical. */
+static void ioapic_setup(void)
+{
+	ioapic_write(IOAPIC_REDIR(EDGE_GSI) + 1, 0);
+	ioapic_write(IOAPIC_REDIR(EDGE_GSI), EDGE_VECTOR);
+	ioapic_write(IOAPIC_REDIR(LEVEL_GSI) + 1, 0);
+	ioapic_write(IOAPIC_REDIR(LEVEL_GSI), IOAPIC_LEVEL | LEVEL_VECTOR);
+}
+
+/* TMR is the guest's: REQUESTED_IRR doesn't say how a vector is triggered. */
+static void guest_setup(void)
+{
+	savic_enable();
+	savic_allow_vector(MSI_VECTOR);
+	savic_allow_vector(EDGE_VECTOR);
+	savic_allow_vector(LEVEL_VECTOR);
+	savic_allow_vector(TIMER_VECTOR);
+	savic_allow_vector(STOP_VECTOR);
+	savic_set_vector(savic_apic_id(), APIC_TMR, LEVEL_VECTOR);
+}
+
+static void guest_edge(void)
+{
+	u32 i;
+
+	guest_setup();
+	ioapic_setup();
+	for (i = 1; i <= NR_ROUNDS; i++) {
+		GUEST_SYNC(i);
+		savic_wait_for_irqs(EDGE_VECTOR, i);
+		GUEST_ASSERT_EQ(savic_nr_irqs(0, EDGE_VECTOR), i);
+	}
+	GUEST_DONE();
+}
+
+static void guest_level(void)
+{
+	u32 i;
+
+	guest_setup();
+	ioapic_setup();
+	for (i = 1; i <= NR_ROUNDS; i++) {
+		GUEST_SYNC(i);
+		savic_wait_for_irqs(LEVEL_VECTOR, i);
+		sti_nop_cli();
+		GUEST_ASSERT_EQ(savic_nr_irqs(0, LEVEL_VECTOR), i);
+		GUEST_ASSERT(!savic_test_vector(0, APIC_ISR, LEVEL_VECTOR));
+	}
+	/* One more, for the host to see the last EOI. */
+	GUEST_SYNC(i);
+	GUEST_DONE();
+}
+
+/* As savic_irq_handler(), but lets hardware and its #VC do the EOI. */
+static u32 nr_hw_eois;
+
+static void hw_eoi_handler(struct ex_regs *regs)
+{
+	wrmsr(X2APIC_MSR(APIC_EOI), 0);
+	nr_hw_eois++;
+}
+
+static void guest_level_hw_eoi(void)
+{
+	u32 i;
+
+	guest_setup();
+	ioapic_setup();
+	for (i = 1; i <= NR_ROUNDS; i++) {
+		GUEST_SYNC(i);
+		while (READ_ONCE(nr_hw_eois) < i) {
+			safe_halt();
+			cli();
+		}
+		sti_nop_cli();
+		GUEST_ASSERT_EQ(READ_ONCE(nr_hw_eois), i);
+		GUEST_ASSERT(!savic_test_vector(0, APIC_ISR, LEVEL_VECTOR));
+	}
+	GUEST_SYNC(i);
+	GUEST_DONE();
+}
+
+/* The line must not stay blocked because of an interrupt that nobody wanted. */
+static void guest_level_denied(void)
+{
+	guest_setup();
+	savic_clear_vector(0, SAVIC_ALLOWED_IRR, LEVEL_VECTOR);
+	ioapic_setup();
+	GUEST_SYNC(0);
+	savic_wait_for_irqs(STOP_VECTOR, 1);
+	GUEST_ASSERT_EQ(savic_nr_irqs(0, LEVEL_VECTOR), 0u);
+
+	savic_allow_vector(LEVEL_VECTOR);
+	GUEST_SYNC(1);
+	savic_wait_for_irqs(LEVEL_VECTOR, 1);
+	GUEST_SYNC(2);
+	GUEST_DONE();
+}
+
+static u32 nr_nmis;
+
+static void nmi_handler(struct ex_regs *regs)
+{
+	__sync_fetch_and_add(&nr_nmis, 1);
+}
+
+static void guest_nmi(void)
+{
+	u32 i;
+
+	guest_setup();
+	for (i = 1; i <= NR_ROUNDS; i++) {
+		GUEST_SYNC(i);
+		/* Taken by VMRUN, i.e. before the first instruction after it. */
+		GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), i);
+	}
+
+	/* Not allowed: consumed by hardware, and not kept. */
+	wrmsr(MSR_AMD64_SAVIC_CONTROL, savic_page_gpa(0) | MSR_AMD64_SAVIC_EN);
+	GUEST_SYNC(i);
+	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), i - 1);
+	wrmsr(MSR_AMD64_SAVIC_CONTROL, savic_page_gpa(0) | MSR_AMD64_SAVIC_EN |
+				       MSR_AMD64_SAVIC_ALLOWEDNMI);
+	GUEST_SYNC(i + 1);
+	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), i - 1);
+	GUEST_DONE();
+}
+
+static u32 sender_done;
+
+static void assert_coalesced(u32 nr)
+{
+	GUEST_ASSERT(nr > 0);
+	GUEST_ASSERT(nr <= NR_STRESS);
+}
+
+static void guest_stress_target(void)
+{
+	guest_setup();
+	ioapic_setup();
+	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_TDCR), 0xb), GHCB_OK);
+	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_LVTT),
+				   APIC_LVT_TIMER_PERIODIC | TIMER_VECTOR), GHCB_OK);
+	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_TMICT), 5000000), GHCB_OK);
+	GUEST_SYNC(0);
+
+	savic_wait_for_irqs(STOP_VECTOR, 1);
+	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_TMICT), 0), GHCB_OK);
+
+	/* The sender waits for each of its own. */
+	while (!READ_ONCE(sender_done))
+		sti_nop_cli();
+	GUEST_ASSERT_EQ(savic_nr_irqs(0, IPI_VECTOR), (u32)NR_STRESS);
+
+	/*
+	 * So does the host for level-triggered ones.  The others may coalesce with
+	 * one that is pending, but not vanish, nor be more than were sent.
+	 */
+	GUEST_ASSERT_EQ(savic_nr_irqs(0, LEVEL_VECTOR), (u32)NR_STRESS);
+	assert_coalesced(savic_nr_irqs(0, EDGE_VECTOR));
+	assert_coalesced(savic_nr_irqs(0, MSI_VECTOR));
+	assert_coalesced(READ_ONCE(nr_nmis));
+	GUEST_ASSERT(savic_nr_irqs(0, TIMER_VECTOR) > 0);
+	GUEST_DONE();
+}
+
+static void guest_stress_sender(void)
+{
+	u32 i;
+
+	savic_enable();
+	for (i = 1; i <= NR_STRESS; i++) {
+		savic_send_ipi(0, IPI_VECTOR);
+		while (savic_nr_irqs(0, IPI_VECTOR) < i)
+			cpu_relax();
+		GUEST_ASSERT_EQ(savic_nr_irqs(0, IPI_VECTOR), i);
+	}
+	WRITE_ONCE(sender_done, 1);
+	GUEST_DONE();
+}
+
+struct test_vm {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpus[2];
+	int irqfd;
+	int resamplefd;
+};
+
+FIXTURE(savic_irq) {
+	struct test_vm t;
+};
+
+FIXTURE_SETUP(savic_irq)
+{
+	static const u8 vectors[] = {
+		MSI_VECTOR, EDGE_VECTOR, LEVEL_VECTOR, TIMER_VECTOR, IPI_VECTOR, STOP_VECTOR,
+	};
+	struct kvm_irqfd level = { .gsi = LEVEL_GSI, .flags = KVM_IRQFD_FLAG_RESAMPLE };
+	int i;
+
+	self->t.vm = vm_savic_create(2, guest_stress_sender, self->t.vcpus);
+	for (i = 0; i < ARRAY_SIZE(vectors); i++)
+		vm_install_exception_handler(self->t.vm, vectors[i], savic_irq_handler);
+	vm_install_exception_handler(self->t.vm, NMI_VECTOR, nmi_handler);
+
+	self->t.irqfd = eventfd(0, EFD_NONBLOCK);
+	self->t.resamplefd = eventfd(0, EFD_NONBLOCK);
+	level.fd = self->t.irqfd;
+	level.resamplefd = self->t.resamplefd;
+	vm_ioctl(self->t.vm, KVM_IRQFD, &level);
+}
+
+FIXTURE_TEARDOWN(savic_irq)
+{
+	kvm_vm_free(self->t.vm);
+	close(self->t.irqfd);
+	close(self->t.resamplefd);
+}
+
+static void launch(struct test_vm *t, void *guest_code)
+{
+	vcpu_arch_set_entry_point(t->vcpus[0], guest_code);
+	vm_sev_launch(t->vm, snp_default_policy(), NULL);
+}
+
+static void signal_level(struct test_vm *t)
+{
+	u64 one = 1;
+
+	TEST_ASSERT(write(t->irqfd, &one, sizeof(one)) == sizeof(one),
+		    "Writing to the irqfd failed, errno %d", errno);
+}
+
+/* How often KVM saw an EOI since last time. */
+static u64 nr_resamples(struct test_vm *t)
+{
+	u64 nr;
+
+	return read(t->resamplefd, &nr, sizeof(nr)) == sizeof(nr) ? nr : 0;
+}
+
+TEST_F_TIMEOUT(savic_irq, ioapic_edge, TIMEOUT_SECS)
+{
+	launch(&self->t, guest_edge);
+	while (savic_vcpu_run(self->t.vcpus[0])) {
+		kvm_irq_line(self->t.vm, EDGE_GSI, 1);
+		kvm_irq_line(self->t.vm, EDGE_GSI, 0);
+	}
+}
+
+static void *run_to_sync(void *vcpu)
+{
+	TEST_ASSERT(savic_vcpu_run(vcpu), "Unexpected GUEST_DONE()");
+	return NULL;
+}
+
+static void test_level(struct test_vm *t, void *guest_code)
+{
+	int i;
+
+	launch(t, guest_code);
+	for (i = 0; i <= NR_ROUNDS; i++) {
+		TEST_ASSERT(savic_vcpu_run(t->vcpus[0]), "Guest ended in round %d", i);
+		TEST_ASSERT_EQ(nr_resamples(t), i ? 1ul : 0ul);
+		if (i < NR_ROUNDS)
+			signal_level(t);
+	}
+	TEST_ASSERT(!savic_vcpu_run(t->vcpus[0]), "Unexpected GUEST_SYNC()");
+}
+
+TEST_F_TIMEOUT(savic_irq, ioapic_level, TIMEOUT_SECS)
+{
+	test_level(&self->t, guest_level);
+}
+
+TEST_F_TIMEOUT(savic_irq, ioapic_level_hw_eoi, TIMEOUT_SECS)
+{
+	vm_install_exception_handler(self->t.vm, LEVEL_VECTOR, hw_eoi_handler);
+	test_level(&self->t, guest_level_hw_eoi);
+}
+
+TEST_F_TIMEOUT(savic_irq, ioapic_level_denied, TIMEOUT_SECS)
+{
+	struct kvm_vcpu *vcpu = self->t.vcpus[0];
+	struct pollfd pfd = { .fd = self->t.resamplefd, .events = POLLIN };
+	pthread_t thread;
+
+	launch(&self->t, guest_level_denied);
+	EXPECT_TRUE(savic_vcpu_run(vcpu));
+	signal_level(&self->t);
+
+	/* The guest halts, with nothing to wake it but what comes after the EOI. */
+	pthread_create(&thread, NULL, run_to_sync, vcpu);
+	poll(&pfd, 1, -1);
+	EXPECT_EQ(1, nr_resamples(&self->t));
+	savic_send_msi(self->t.vm, 0, STOP_VECTOR);
+	pthread_join(thread, NULL);
+
+	signal_level(&self->t);
+	EXPECT_TRUE(savic_vcpu_run(vcpu));
+	EXPECT_EQ(1, nr_resamples(&self->t));
+	EXPECT_FALSE(savic_vcpu_run(vcpu));
+}
+
+TEST_F_TIMEOUT(savic_irq, nmi, TIMEOUT_SECS)
+{
+	int i;
+
+	launch(&self->t, guest_nmi);
+	for (i = 0; i <= NR_ROUNDS; i++) {
+		EXPECT_TRUE(savic_vcpu_run(self->t.vcpus[0]));
+		vcpu_ioctl(self->t.vcpus[0], KVM_NMI, NULL);
+	}
+	EXPECT_TRUE(savic_vcpu_run(self->t.vcpus[0]));
+	EXPECT_FALSE(savic_vcpu_run(self->t.vcpus[0]));
+}
+
+/* Only to interrupt KVM_RUN, which vcpu_run() repeats. */
+static void signal_handler(int sig)
+{
+}
+
+/* All sources at once.  The guest does the accounts. */
+TEST_F_TIMEOUT(savic_irq, stress, TIMEOUT_SECS)
+{
+	struct pollfd pfd = { .fd = self->t.resamplefd, .events = POLLIN };
+	pthread_t target, sender;
+	int i;
+
+	signal(SIGUSR1, signal_handler);
+	launch(&self->t, guest_stress_target);
+	EXPECT_TRUE(savic_vcpu_run(self->t.vcpus[0]));
+
+	pthread_create(&target, NULL, savic_vcpu_thread, self->t.vcpus[0]);
+	pthread_create(&sender, NULL, savic_vcpu_thread, self->t.vcpus[1]);
+
+	for (i = 0; i < NR_STRESS; i++) {
+		/* Out to userspace and back, at any point. */
+		if (i % 4 == 0)
+			pthread_kill(target, SIGUSR1);
+
+		signal_level(&self->t);
+		savic_send_msi(self->t.vm, 0, MSI_VECTOR);
+		kvm_irq_line(self->t.vm, EDGE_GSI, 1);
+		kvm_irq_line(self->t.vm, EDGE_GSI, 0);
+		savic_send_msi(self->t.vm, 0, APIC_DM_NMI);
+		poll(&pfd, 1, -1);
+		EXPECT_EQ(1, nr_resamples(&self->t));
+	}
+	savic_send_msi(self->t.vm, 0, STOP_VECTOR);
+	pthread_join(sender, NULL);
+	pthread_join(target, NULL);
+}
+
+int main(int argc, char *argv[])
+{
+	__TEST_REQUIRE(kvm_has_savic(),
+		       "KVM doesn't offer Secure AVIC (bit 16 of KVM_X86_SEV_VMSA_FEATURES)");
+
+	return test_harness_run(argc, argv);
+}

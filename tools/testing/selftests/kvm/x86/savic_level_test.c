@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Secure AVIC: level-triggered interrupts whose EOI KVM has to guess.
+ *
+ * KVM isn't told which vector an EOI is for, nor that a vector was dropped since the
+ * guest doesn't allow it.  If it gets that wrong then the line is blocked for good:
+ * the next interrupt never arrives, and the guest waits for it until the harness kills
+ * the test.
+ */
+#include <poll.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
+
+#include "apic.h"
+#include "ghcb.h"
+#include "kvm_test_harness.h"
+#include "kvm_util.h"
+#include "processor.h"
+#include "savic.h"
+#include "sev.h"
+#include "test_util.h"
+
+/* Two lines, and something that wakes the guest. */
+#define NR_LINES		2
+#define LINE_GSI(n)		(20 + (n))
+#define LINE_VECTOR(n)		(0x81 - 0x10 * (n))
+#define WAKE_VECTOR		0x51
+
+#define IOAPIC_GPA		0xfec00000ull
+#define IOAPIC_WINDOW		0x10
+#define IOAPIC_REDIR(pin)	(0x10 + 2 * (pin))
+#define IOAPIC_LEVEL		BIT(15)
+
+#define NR_ROUNDS		20
+
+/* Only to end a test that hangs. */
+#define TIMEOUT_SECS		120
+#define POLL_MSECS		60000
+
+static void ioapic_write(u32 reg, u32 val)
+{
+	GUEST_ASSERT_EQ(ghcb_mmio_write(IOAPIC_GPA, &reg, sizeof(reg)), GHCB_OK);
+	GUEST_ASSERT_EQ(ghcb_mmio_write(IOAPIC_GPA + IOAPIC_WINDOW, &val, sizeof(val)),
+			GHCB_OK);
+}
+
+static void guest_setup(bool tmr)
+{
+	int n;
+
+	savic_enable();
+	savic_allow_vector(WAKE_VECTOR);
+	for (n = 0; n < NR_LINES; n++) {
+		if (tmr)
+			savic_set_vector(0, APIC_TMR, LINE_VECTOR(n));
+		ioapic_write(IOAPIC_REDIR(LINE_GSI(n)) + 1, 0);
+		ioapic_write(IOAPIC_REDIR(LINE_GSI(n)), IOAPIC_LEVEL | LINE_VECTOR(n));
+	}
+}
+
+/* Both lines are raised while interrupts are off; one EOI could be for either. */
+static void guest_two_lines(void)
+{
+	u32 i;
+
+	guest_setup(true);
+	savic_allow_vector(LINE_VECTOR(0));
+	savic_allow_vector(LINE_VECTOR(1));
+	for (i = 1; i <= NR_ROUNDS; i++) {
+		GUEST_SYNC(i);
+		savic_wait_for_irqs(LINE_VECTOR(0), i);
+		savic_wait_for_irqs(LINE_VECTOR(1), i);
+		GUEST_ASSERT_EQ(savic_nr_irqs(0, LINE_VECTOR(0)), i);
+		GUEST_ASSERT_EQ(savic_nr_irqs(0, LINE_VECTOR(1)), i);
+	}
+	GUEST_SYNC(i);
+	GUEST_DONE();
+}
+
+/* The first interrupt of line 0 is dropped by hardware, the second one isn't. */
+static void guest_denied(void)
+{
+	guest_setup(true);
+	GUEST_SYNC(1);
+	savic_wait_for_irqs(WAKE_VECTOR, 1);
+	GUEST_ASSERT_EQ(savic_nr_irqs(0, LINE_VECTOR(0)), 0u);
+
+	savic_allow_vector(LINE_VECTOR(0));
+	GUEST_SYNC(2);
+	savic_wait_for_irqs(LINE_VECTOR(0), 1);
+	GUEST_ASSERT_EQ(savic_nr_irqs(0, LINE_VECTOR(0)), 1u);
+	GUEST_DONE();
+}
+
+/* TMR doesn't tell hardware, and the host doesn't see any EOI. */
+static void guest_unseen_eoi(void)
+{
+	u32 i;
+
+	guest_setup(false);
+	savic_allow_vector(LINE_VECTOR(0));
+	for (i = 1; i <= NR_ROUNDS; i++) {
+		GUEST_SYNC(i);
+		savic_wait_for_irqs(LINE_VECTOR(0), i);
+		savic_wait_for_irqs(WAKE_VECTOR, i);
+		GUEST_ASSERT_EQ(savic_nr_irqs(0, LINE_VECTOR(0)), i);
+	}
+	GUEST_DONE();
+}
+
+struct test_vm {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
+	int irqfd[NR_LINES];
+	int resamplefd[NR_LINES];
+};
+
+FIXTURE(savic_level) {
+	struct test_vm t;
+};
+
+FIXTURE_SETUP(savic_level)
+{
+	int n;
+
+	self->t.vm = vm_savic_create(1, guest_two_lines, &self->t.vcpu);
+	vm_install_exception_handler(self->t.vm, WAKE_VECTOR, savic_irq_handler);
+	for (n = 0; n < NR_LINES; n++) {
+		struct kvm_irqfd irqfd = {
+			.gsi = LINE_GSI(n),
+			.flags = KVM_IRQFD_FLAG_RESAMPLE,
+		};
+
+		vm_install_exception_handler(self->t.vm, LINE_VECTOR(n), savic_irq_handler);
+		self->t.irqfd[n] = eventfd(0, EFD_NONBLOCK);
+		self->t.resamplefd[n] = eventfd(0, EFD_NONBLOCK);
+		irqfd.fd = self->t.irqfd[n];
+		irqfd.resamplefd = self->t.resamplefd[n];
+		vm_ioctl(self->t.vm, KVM_IRQFD, &irqfd);
+	}
+}
+
+FIXTURE_TEARDOWN(savic_level)
+{
+	int n;
+
+	kvm_vm_free(self->t.vm);
+	for (n = 0; n < NR_LINES; n++) {
+		close(self->t.irqfd[n]);
+		close(self->t.resamplefd[n]);
+	}
+}
+
+static void launch(struct test_vm *t, void *guest_code)
+{
+	vcpu_arch_set_entry_point(t->vcpu, guest_code);
+	vm_sev_launch(t->vm, snp_default_policy(), NULL);
+}
+
+/* The line stays asserted until KVM sees an EOI. */
+static void assert_line(struct test_vm *t, int n)
+{
+	u64 one = 1;
+
+	TEST_ASSERT(write(t->irqfd[n], &one, sizeof(one)) == sizeof(one),
+		    "Writing to irqfd %d failed, errno %d", n, errno);
+}
+
+static void wait_for_eoi(struct test_vm *t, int n)
+{
+	struct pollfd pfd = { .fd = t->resamplefd[n], .events = POLLIN };
+	u64 nr;
+
+	TEST_ASSERT(poll(&pfd, 1, POLL_MSECS) == 1, "Line %d isn't EOI'd", n);
+	TEST_ASSERT(read(t->resamplefd[n], &nr, sizeof(nr)) == sizeof(nr),
+		    "Reading from resamplefd %d failed, errno %d", n, errno);
+}
+
+TEST_F_TIMEOUT(savic_level, two_lines, TIMEOUT_SECS)
+{
+	int i;
+
+	launch(&self->t, guest_two_lines);
+	for (i = 1; i <= NR_ROUNDS; i++) {
+		EXPECT_TRUE(savic_vcpu_run(self->t.vcpu));
+		assert_line(&self->t, i % NR_LINES);
+		assert_line(&self->t, (i + 1) % NR_LINES);
+	}
+	EXPECT_TRUE(savic_vcpu_run(self->t.vcpu));
+	wait_for_eoi(&self->t, 0);
+	wait_for_eoi(&self->t, 1);
+	EXPECT_FALSE(savic_vcpu_run(self->t.vcpu));
+}
+
+TEST_F_TIMEOUT(savic_level, denied, TIMEOUT_SECS)
+{
+	pthread_t thread;
+
+	launch(&self->t, guest_denied);
+	EXPECT_TRUE(savic_vcpu_run(self->t.vcpu));
+	assert_line(&self->t, 0);
+
+	/* Ends at the second GUEST_SYNC(), cf. savic_vcpu_thread(). */
+	pthread_create(&thread, NULL, (void *(*)(void *))savic_vcpu_run, self->t.vcpu);
+	wait_for_eoi(&self->t, 0);
+	savic_send_msi(self->t.vm, 0, WAKE_VECTOR);
+	pthread_join(thread, NULL);
+
+	assert_line(&self->t, 0);
+	EXPECT_FALSE(savic_vcpu_run(self->t.vcpu));
+}
+
+TEST_F_TIMEOUT(savic_level, unseen_eoi, TIMEOUT_SECS)
+{
+	pthread_t thread;
+	int i;
+
+	launch(&self->t, guest_unseen_eoi);
+	EXPECT_TRUE(savic_vcpu_run(self->t.vcpu));
+	for (i = 1; i <= NR_ROUNDS; i++) {
+		assert_line(&self->t, 0);
+		pthread_create(&thread, NULL, (void *(*)(void *))savic_vcpu_run, self->t.vcpu);
+		wait_for_eoi(&self->t, 0);
+		savic_send_msi(self->t.vm, 0, WAKE_VECTOR);
+		pthread_join(thread, NULL);
+	}
+}
+
+int main(int argc, char *argv[])
+{
+	__TEST_REQUIRE(kvm_has_savic(),
+		       "KVM doesn't offer Secure AVIC (bit 16 of KVM_X86_SEV_VMSA_FEATURES)");
+
+	return test_harness_run(argc, argv);
+}
