@@ -2,7 +2,7 @@
 # Checks of the repository itself: patches, work trees, licences.
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# usage: tree.sh spdx | links | refresh linux|qemu | series linux|qemu
+# usage: tree.sh spdx | links | refresh linux|qemu | series linux|qemu | checkpatch linux|qemu
 set -eu
 cd "$(dirname "$0")/.."
 repo=$PWD
@@ -76,8 +76,30 @@ series)
 		exit 1
 	fi
 	;;
+checkpatch)
+	# The upstream projects' own check. Signing off is for whoever sends the patches, and
+	# MAINTAINERS for whoever takes them. A table for __print_symbolic() can't be in parentheses.
+	scripts/series "$x" >/dev/null
+	cd "$build/tree/$x"
+	found=$(find "$build/series/$x" -name '*.patch' ! -name '0000-*' | LC_ALL=C sort |
+		case $x in
+		linux) xargs perl scripts/checkpatch.pl --terse --no-summary --show-types --showfile \
+			--ignore MISSING_SIGN_OFF,NO_AUTHOR_SIGN_OFF,FILE_PATH_CHANGES |
+			grep -v '_trace\.h:.*COMPLEX_MACRO' ;;
+		qemu) xargs perl scripts/checkpatch.pl --no-signoff --terse --no-summary |
+			# Some of QEMU's headers have had tabs for ever; none of ours has.
+			grep 'ERROR: ' | grep -v 'code indent should never use tabs' ;;
+		esac) || :
+	tabs=$([ "$x" = linux ] || grep -rlP '\t' "$repo/qemu" --include='*.[ch]') || :
+	[ -z "$tabs" ] || found="$found${found:+
+}tabs in $tabs"
+	if [ -n "$found" ]; then
+		echo "$found"
+		exit 1
+	fi
+	;;
 *)
-	echo "usage: tree.sh spdx|links|refresh X|series X" >&2
+	echo "usage: tree.sh spdx|links|refresh X|series X|checkpatch X" >&2
 	exit 2
 	;;
 esac
