@@ -27,6 +27,7 @@
 #define VMSA_EFER		0x0d0
 #define VMSA_CR0		0x158
 #define VMSA_XCR0_		0x3e8
+#define DEBUG_VIRT		BIT(5)
 
 #define UD			6
 #define GP			13
@@ -279,6 +280,14 @@ static void g_sti(u64 arg)
 	asm volatile("cli");
 }
 
+static void g_dr0(u64 val)
+{
+	u64 seen;
+
+	asm volatile("mov %%dr0, %0; mov %1, %%dr0" : "=&r"(seen) : "r"(val));
+	shared->result[0] = seen;
+}
+
 static void g_reflect(u64 arg)
 {
 	asm volatile("cpuid" : : "a"(0), "c"(0) : "rbx", "rdx");
@@ -287,7 +296,7 @@ static void g_reflect(u64 arg)
 /* ---- The host -------------------------------------------------------------- */
 
 /* Plain; and one for each way in which a VMSA can be wrong */
-static struct snp_vcpu v, reflect;
+static struct snp_vcpu v, reflect, debug;
 static struct {
 	struct snp_vcpu v;
 	unsigned int offset;
@@ -501,6 +510,7 @@ static void test_injection(void)
 		"EVENTINJ of a software interrupt");
 	INVALID(v.vmcb->event_inj = EVENT_VALID | EVENT_EXCEPTION | 3, "EVENTINJ of #BP");
 	INVALID(v.vmcb->event_inj = EVENT_VALID | EVENT_EXCEPTION | 4, "EVENTINJ of #OF");
+	check(snp_call(&v, g_events, 0), "these change nothing in the guest");
 }
 
 static void test_reflect(void)
@@ -508,6 +518,29 @@ static void test_reflect(void)
 	check(snp_call(&reflect, g_start, 0), "a guest with ReflectVC");
 	shared->fn[0] = g_reflect;
 	check_eq(snp_run(&reflect), EXIT_VC, "its #VC is VMEXIT_VC");
+}
+
+/* DR0-3 are swapped with DebugVirtualization only (15.35.10, table B-3). */
+static void test_debug(void)
+{
+	u64 seen, old;
+
+	asm volatile("mov %0, %%dr0" : : "r"(0x1000ULL));
+	snp_call(&v, g_dr0, 0x2000);
+	asm volatile("mov %%dr0, %0" : "=r"(seen));
+	check_eq(shared->result[0], 0x1000, "DR0 is shared without DebugVirtualization");
+	check_eq(seen, 0x2000, "in both directions");
+
+	old = *(u64 *)(hsave() + 0x180);
+	*(u64 *)(hsave() + 0x180) = 0x3000;
+	check(snp_call(&debug, g_dr0, 0x4000), "a guest with DebugVirtualization");
+	asm volatile("mov %%dr0, %0" : "=r"(seen));
+	check_eq(shared->result[0], 0, "DR0 is from the VMSA");
+	check_eq(seen, 0x3000, "type B: then from the host save area");
+	snp_call(&debug, g_dr0, 0);
+	check_eq(shared->result[0], 0x4000, "the guest's is kept");
+	*(u64 *)(hsave() + 0x180) = old;
+	asm volatile("mov %0, %%dr0" : : "r"(0ULL));
 }
 
 void test_main(void)
@@ -537,6 +570,9 @@ void test_main(void)
 	snp_set_up(&reflect, 14);
 	*vmsa_field(reflect.vmsa, VMSA_SEV_FEATURES) = SNP_ACTIVE | REFLECT_VC;
 	reflect.vmcb->allowed_sev_features |= REFLECT_VC;
+	snp_set_up(&debug, 1);
+	*vmsa_field(debug.vmsa, VMSA_SEV_FEATURES) = SNP_ACTIVE | DEBUG_VIRT;
+	debug.vmcb->allowed_sev_features |= DEBUG_VIRT;
 	snp_start();
 	set_handler(PF, NULL);
 
@@ -545,5 +581,7 @@ void test_main(void)
 	test_nae();
 	test_traps();
 	test_injection();
+	test_debug();
+	/* On the stack of the first guest, which ends here */
 	test_reflect();
 }
