@@ -302,7 +302,8 @@ void savic_prepare_vmrun(struct vcpu_svm *svm)
 
 	BUILD_BUG_ON(sizeof(control->requested_irr) != sizeof(savic->pending));
 
-	if (unlikely(READ_ONCE(savic->flags))) {
+	if (unlikely(READ_ONCE(savic->flags) &
+		     (BIT(SAVIC_LOOK_AGAIN) | BIT(SAVIC_DISCARD_IRR)))) {
 		if (test_and_clear_bit(SAVIC_DISCARD_IRR, &savic->flags))
 			savic_discard_irr(svm);
 
@@ -392,8 +393,8 @@ static bool savic_send_ipi(struct kvm_vcpu *vcpu, u64 icr)
 
 	trace_kvm_savic_ipi(vcpu, icr, false);
 
-	return !kvm_apic_for_each_ipi_target(vcpu->arch.apic, icr,
-					     savic_look_again_ipi, &nmi);
+	return !kvm_apic_visit_ipi_targets(vcpu->arch.apic, icr,
+					   savic_look_again_ipi, &nmi);
 }
 
 /*

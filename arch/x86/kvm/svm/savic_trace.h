@@ -7,12 +7,6 @@
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM kvm_savic
 
-#define kvm_savic_notify_names		\
-	{ SAVIC_NOTIFY_NONE,	"none" },	\
-	{ SAVIC_NOTIFY_KICK,	"kick" },	\
-	{ SAVIC_NOTIFY_DOORBELL, "doorbell" },	\
-	{ SAVIC_NOTIFY_WAKE,	"wake" }
-
 /* A vector was posted for the vCPU, by any CPU. */
 TRACE_EVENT(kvm_savic_post,
 	TP_PROTO(struct kvm_vcpu *vcpu, int vector, bool level),
@@ -55,7 +49,11 @@ TRACE_EVENT(kvm_savic_notify,
 	),
 
 	TP_printk("vcpu %u %s cpu %d", __entry->vcpu_id,
-		  __print_symbolic(__entry->how, kvm_savic_notify_names),
+		  __print_symbolic(__entry->how,
+				   { SAVIC_NOTIFY_NONE, "none" },
+				   { SAVIC_NOTIFY_KICK, "kick" },
+				   { SAVIC_NOTIFY_DOORBELL, "doorbell" },
+				   { SAVIC_NOTIFY_WAKE, "wake" }),
 		  __entry->cpu)
 );
 

@@ -83,6 +83,7 @@ static void guest_edge(void)
 	for (i = 1; i <= NR_ROUNDS; i++) {
 		GUEST_SYNC(i);
 		savic_wait_for_irqs(EDGE_VECTOR, i);
+		savic_settle();
 		GUEST_ASSERT_EQ(savic_nr_irqs(0, EDGE_VECTOR), i);
 	}
 	GUEST_DONE();
@@ -97,7 +98,7 @@ static void guest_level(void)
 	for (i = 1; i <= NR_ROUNDS; i++) {
 		GUEST_SYNC(i);
 		savic_wait_for_irqs(LEVEL_VECTOR, i);
-		sti_nop_cli();
+		savic_settle();
 		GUEST_ASSERT_EQ(savic_nr_irqs(0, LEVEL_VECTOR), i);
 		GUEST_ASSERT(!savic_test_vector(0, APIC_ISR, LEVEL_VECTOR));
 	}

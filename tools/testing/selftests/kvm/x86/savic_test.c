@@ -145,7 +145,7 @@ static void guest_msi(void)
 	/* What was denied is gone, also for a guest that changes its mind. */
 	savic_allow_vector(DENIED_VECTOR);
 	GUEST_SYNC(1);
-	sti_nop_cli();
+	savic_settle();
 	GUEST_ASSERT_EQ(savic_nr_irqs(0, DENIED_VECTOR), 0u);
 	GUEST_ASSERT_EQ(savic_nr_irqs(0, ALLOWED_VECTOR), 1u);
 	GUEST_DONE();
@@ -166,6 +166,7 @@ static void guest_msi_engine_off(void)
 	GUEST_SYNC(1);
 	savic_enable();
 	savic_wait_for_irqs(ALLOWED_VECTOR, 2);
+	savic_settle();
 	GUEST_ASSERT_EQ(savic_nr_irqs(0, ALLOWED_VECTOR), 2u);
 
 	/* What the old kernel left behind isn't for the new one. */
@@ -173,7 +174,7 @@ static void guest_msi_engine_off(void)
 	GUEST_SYNC(2);
 	GUEST_ASSERT_EQ(savic_unregister_page(SVM_VMGEXIT_SAVIC_SELF_GPA, &gpa), GHCB_OK);
 	savic_enable();
-	sti_nop_cli();
+	savic_settle();
 	GUEST_ASSERT_EQ(savic_nr_irqs(0, ALLOWED_VECTOR), 2u);
 	GUEST_DONE();
 }
@@ -217,22 +218,24 @@ static void guest_timer(void)
 	GUEST_ASSERT_EQ(val, (u64)(APIC_LVT_TIMER_PERIODIC | ALLOWED_VECTOR));
 
 	/* The last period may have ended before it was stopped. */
-	sti_nop_cli();
+	savic_settle();
 	nr = savic_nr_irqs(0, ALLOWED_VECTOR);
 	timer_write(APIC_LVTT, APIC_LVT_TIMER_TSCDEADLINE | ALLOWED_VECTOR);
 	wrmsr(MSR_IA32_TSC_DEADLINE, rdtsc() + 1000000);
 	savic_wait_for_irqs(ALLOWED_VECTOR, nr + 1);
-	sti_nop_cli();
+	savic_settle();
 	GUEST_ASSERT_EQ(savic_nr_irqs(0, ALLOWED_VECTOR), nr + 1);
 	GUEST_ASSERT_EQ(rdmsr(MSR_IA32_TSC_DEADLINE), 0ul);
 
 	/* Masked, and a vector that no APIC delivers: neither comes, then or later. */
 	timer_write(APIC_LVTT, APIC_LVT_MASKED | APIC_LVT_TIMER_ONESHOT | ALLOWED_VECTOR);
 	timer_run_out();
+	savic_allow_vector(3);
 	timer_write(APIC_LVTT, APIC_LVT_TIMER_ONESHOT | 3);
 	timer_run_out();
 	timer_write(APIC_LVTT, APIC_LVT_TIMER_ONESHOT | ALLOWED_VECTOR);
-	sti_nop_cli();
+	savic_settle();
+	GUEST_ASSERT(!savic_test_vector(0, APIC_IRR, 3));
 	GUEST_ASSERT_EQ(savic_nr_irqs(0, ALLOWED_VECTOR), nr + 1);
 	GUEST_DONE();
 }
@@ -382,6 +385,7 @@ static void guest_bad_msrs(void)
 
 	GUEST_SYNC(0);
 	savic_wait_for_irqs(ALLOWED_VECTOR, 1);
+	savic_settle();
 	GUEST_ASSERT_EQ(savic_nr_irqs(0, ALLOWED_VECTOR), 1u);
 	GUEST_DONE();
 }

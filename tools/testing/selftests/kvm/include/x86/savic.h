@@ -60,6 +60,7 @@ void savic_eoi(void);
 void savic_irq_handler(struct ex_regs *regs);
 u32 savic_nr_irqs(u32 apic_id, u8 vector);
 void savic_wait_for_irqs(u8 vector, u32 nr);
+void savic_settle(void);
 
 /* sev_vc_handler() and the exit codes of AVIC; what vm_savic_create() installs. */
 void savic_vc_handler(struct ex_regs *regs);

@@ -259,6 +259,18 @@ void savic_eoi(void)
 	}
 }
 
+/*
+ * Go through KVM and VMRUN, and open a window: whatever was posted for this vCPU
+ * before, be it wanted or not, has been counted after that.
+ */
+void savic_settle(void)
+{
+	u64 val;
+
+	GUEST_ASSERT_EQ(ghcb_rdmsr(X2APIC_MSR(APIC_LVTT), &val), GHCB_OK);
+	sti_nop_cli();
+}
+
 /* Guest copy only. */
 static u32 savic_irqs[SAVIC_MAX_VCPUS][256];
 
