@@ -330,6 +330,7 @@ void savic_prepare_vmrun(struct vcpu_svm *svm)
 			control->requested_irr[i] |= xchg(&savic->pending[i], 0);
 	}
 	control->update_irr = 1;
+	savic->irr_new = true;
 	savic->irr_in_flight = true;
 
 	savic->stat.requests++;
@@ -348,12 +349,14 @@ void savic_complete_vmrun(struct vcpu_svm *svm)
 {
 	struct vmcb_control_area *control = &svm->vmcb->control;
 	struct kvm_vcpu *vcpu = &svm->vcpu;
+	struct savic *savic = svm->savic;
 
-	if (trace_kvm_savic_vmrun_done_enabled() &&
-	    (control->update_irr || svm->savic->irr_in_flight))
+	/* With the engine off a request may wait for many VMRUNs, say so once. */
+	if (savic->irr_new || (savic->irr_in_flight && !control->update_irr))
 		trace_kvm_savic_vmrun_done(vcpu, !control->update_irr, control->exit_code);
 
-	svm->savic->irr_in_flight = control->update_irr;
+	savic->irr_new = false;
+	savic->irr_in_flight = control->update_irr;
 
 	/* Hardware holds one pending NMI, KVM another.  Pass on the latter. */
 	if (unlikely(vcpu->arch.nmi_pending) &&

@@ -50,7 +50,11 @@ struct savic {
 	/* Vectors that the guest EOI'd and userspace is still to be told of. */
 	DECLARE_BITMAP(eoi, KVM_NR_INTERRUPTS);
 
-	/* The VMCB had a request at the last VMRUN.  Owned by the vCPU. */
+	/*
+	 * For tracing: the request in the VMCB has been added to since the last
+	 * VMRUN, or was there already.  Owned by the vCPU.
+	 */
+	bool irr_new;
 	bool irr_in_flight;
 
 	/*
