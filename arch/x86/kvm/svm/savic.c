@@ -53,6 +53,7 @@
 #include <asm/sev.h>
 
 #include "cpuid.h"
+#include "ioapic.h"
 #include "irq.h"
 #include "lapic.h"
 #include "mmu.h"
@@ -84,7 +85,8 @@ module_param(secure_avic, bool, 0444);
  *
  * The doorbell MSR is part of Secure AVIC, AVIC itself isn't needed.  Without
  * Idle-HLT KVM would have to let a halting vCPU sleep on an interrupt that it
- * can't see.
+ * can't see.  The shadow MMU recycles page tables behind the vCPUs' backs, only
+ * the TDP MMU can keep backing pages mapped.
  *
  * Return: true if SVM_SEV_FEAT_SECURE_AVIC can be offered to userspace.
  */
@@ -94,6 +96,7 @@ bool __init savic_hardware_setup(void)
 		secure_avic = boot_cpu_has(X86_FEATURE_SECURE_AVIC) &&
 			      boot_cpu_has(X86_FEATURE_ALLOWED_SEV_FEATURES) &&
 			      boot_cpu_has(X86_FEATURE_IDLE_HLT) &&
+			      tdp_mmu_enabled &&
 			      vgif && boot_cpu_has(X86_FEATURE_VGIF) &&
 			      vnmi && boot_cpu_has(X86_FEATURE_VNMI);
 
@@ -129,6 +132,12 @@ int savic_vm_init(struct kvm *kvm)
 #endif
 
 	kvm->arch.has_protected_edge_eoi = true;
+
+	/*
+	 * Recovering NX huge pages zaps page tables while vCPUs are in the guest.
+	 * The mitigation is for Intel CPUs only.
+	 */
+	kvm->arch.disable_nx_huge_pages = true;
 	return 0;
 }
 
@@ -376,11 +385,15 @@ static void savic_look_again_ipi(struct kvm_vcpu *vcpu, void *nmi)
  * INIT, SIPI and SMI can't be delivered that way, guests start vCPUs with AP
  * Creation.  ExtINT and the reserved modes aren't valid in an ICR at all.
  *
- * Return: false if the ICR value isn't valid.
+ * Return: false if the ICR value isn't valid, or if the APIC isn't in x2APIC mode.
  */
 static bool savic_send_ipi(struct kvm_vcpu *vcpu, u64 icr)
 {
 	bool nmi;
+
+	/* KVM would take the destination for that of an xAPIC. */
+	if (!apic_x2apic_mode(vcpu->arch.apic))
+		return false;
 
 	switch (icr & APIC_MODE_MASK) {
 	case APIC_DM_FIXED:
@@ -407,6 +420,10 @@ static bool savic_send_ipi(struct kvm_vcpu *vcpu, u64 icr)
  */
 static bool savic_forward_ipi(struct kvm_vcpu *vcpu, u64 icr)
 {
+	/* See savic_send_ipi(). */
+	if (!apic_x2apic_mode(vcpu->arch.apic))
+		return false;
+
 	switch (icr & APIC_MODE_MASK) {
 	case APIC_DM_FIXED:
 	case APIC_DM_LOWEST:
@@ -424,6 +441,10 @@ static bool savic_forward_ipi(struct kvm_vcpu *vcpu, u64 icr)
 /*
  * Tell the I/O APIC of the vectors in savic->eoi.  A userspace I/O APIC is told
  * by one exit per vector, this is the completion callback of those as well.
+ *
+ * These vectors were posted as level-triggered, so don't filter them.  What KVM
+ * knows of routes (ioapic_handled_vectors) and of KVM's copy of TMR is of today:
+ * the guest may have routed the line elsewhere, or the vCPU been reset, since.
  */
 static int savic_send_eois(struct kvm_vcpu *vcpu)
 {
@@ -435,14 +456,12 @@ static int savic_send_eois(struct kvm_vcpu *vcpu)
 		savic->stat.level_eois++;
 		trace_kvm_savic_eoi(vcpu, vector);
 
-		if (!irqchip_split(vcpu->kvm)) {
-			kvm_apic_set_eoi_accelerated(vcpu, vector);
+#ifdef CONFIG_KVM_IOAPIC
+		if (ioapic_in_kernel(vcpu->kvm)) {
+			kvm_ioapic_update_eoi(vcpu, vector, IOAPIC_LEVEL_TRIG);
 			continue;
 		}
-
-		if (!test_bit(vector, vcpu->arch.ioapic_handled_vectors))
-			continue;
-
+#endif
 		vcpu->run->exit_reason = KVM_EXIT_IOAPIC_EOI;
 		vcpu->run->eoi.vector = vector;
 		vcpu->arch.complete_userspace_io = savic_send_eois;
@@ -588,41 +607,30 @@ common:
 	return svm_invoke_exit_handler(vcpu, SVM_EXIT_MSR);
 }
 
-/* Registration of the backing page, see "Secure AVIC" in the GHCB specification. */
-static void savic_handle_register(struct kvm_vcpu *vcpu)
+/*
+ * Register or unregister the backing page of @target.  The mutex keeps @target
+ * from changing to another VMSA meanwhile, see savic_new_vmsa().
+ *
+ * Return: false if the request isn't valid.
+ */
+static bool savic_register(struct kvm_vcpu *vcpu, struct kvm_vcpu *target)
 {
+	struct savic *savic = to_svm(target)->savic;
 	struct vcpu_svm *svm = to_svm(vcpu);
-	u64 apic_id = vcpu->arch.regs[VCPU_REGS_RAX];
 	u64 gpa = vcpu->arch.regs[VCPU_REGS_RBX];
 	u64 action = svm->vmcb->control.exit_info_1;
-	struct kvm_vcpu *target = vcpu;
-	struct savic *savic;
 
-	if (apic_id != SVM_VMGEXIT_SAVIC_SELF_GPA) {
-		/* x2APIC IDs are vCPU IDs, and have 32 bits. */
-		target = NULL;
-		if (apic_id < KVM_MAX_VCPU_IDS)
-			target = kvm_get_vcpu_by_id(vcpu->kvm, apic_id);
-		if (!target)
-			goto invalid;
-	}
-
-	savic = to_svm(target)->savic;
+	guard(mutex)(&to_svm(target)->sev_es.snp_vmsa_mutex);
 
 	switch (action) {
 	case SVM_VMGEXIT_SAVIC_REGISTER_GPA:
-		if (!kvm_ghcb_rbx_is_valid(svm)) {
-			svm_vmgexit_bad_input(svm, GHCB_ERR_MISSING_INPUT);
-			return;
-		}
-
 		/*
 		 * Whether the page is there can change at any time, so don't
 		 * check now what has to be checked before VMRUN anyway.
 		 */
 		if (!page_address_valid(vcpu, gpa) ||
 		    !kvm_mem_is_private(vcpu->kvm, gpa_to_gfn(gpa)))
-			goto invalid;
+			return false;
 
 		if (target == vcpu)
 			clear_bit(SAVIC_PAGE_FROM_OTHER, &savic->flags);
@@ -636,7 +644,7 @@ static void savic_handle_register(struct kvm_vcpu *vcpu)
 	case SVM_VMGEXIT_SAVIC_UNREGISTER_GPA:
 		gpa = xchg(&savic->gpa, INVALID_PAGE);
 		if (!VALID_PAGE(gpa))
-			goto invalid;
+			return false;
 
 		/* The next user of this APIC mustn't see this one's vectors. */
 		bitmap_zero(savic->pending, KVM_NR_INTERRUPTS);
@@ -644,7 +652,7 @@ static void savic_handle_register(struct kvm_vcpu *vcpu)
 		vcpu->arch.regs[VCPU_REGS_RBX] = gpa;
 		break;
 	default:
-		goto invalid;
+		return false;
 	}
 
 	trace_kvm_savic_register(vcpu, target->vcpu_id, gpa,
@@ -652,10 +660,28 @@ static void savic_handle_register(struct kvm_vcpu *vcpu)
 
 	if (target != vcpu)
 		kvm_vcpu_kick(target);
-	return;
+	return true;
+}
 
-invalid:
-	svm_vmgexit_bad_input(svm, GHCB_ERR_INVALID_INPUT);
+/* Registration of the backing page, see "Secure AVIC" in the GHCB specification. */
+static void savic_handle_register(struct kvm_vcpu *vcpu)
+{
+	struct vcpu_svm *svm = to_svm(vcpu);
+	u64 apic_id = vcpu->arch.regs[VCPU_REGS_RAX];
+	struct kvm_vcpu *target = vcpu;
+
+	if (apic_id != SVM_VMGEXIT_SAVIC_SELF_GPA) {
+		/* x2APIC IDs are vCPU IDs, and have 32 bits. */
+		target = NULL;
+		if (apic_id < KVM_MAX_VCPU_IDS)
+			target = kvm_get_vcpu_by_id(vcpu->kvm, apic_id);
+	}
+
+	if (svm->vmcb->control.exit_info_1 == SVM_VMGEXIT_SAVIC_REGISTER_GPA &&
+	    !kvm_ghcb_rbx_is_valid(svm))
+		svm_vmgexit_bad_input(svm, GHCB_ERR_MISSING_INPUT);
+	else if (!target || !savic_register(vcpu, target))
+		svm_vmgexit_bad_input(svm, GHCB_ERR_INVALID_INPUT);
 }
 
 /* Fields of AVIC_NOACCEL's exit information (15.29.9.2). */
@@ -841,16 +867,22 @@ int savic_load_page(struct kvm_vcpu *vcpu)
 /**
  * savic_new_vmsa - the vCPU is about to run on another VMSA, or on none
  * @vcpu: the vCPU itself
+ * @create: false if there is no new VMSA
  *
  * The old VMSA's backing page is void then.  If the vCPU's creator registered
- * one on its behalf, that is for the new VMSA.
+ * one on its behalf, that is for the new VMSA, and the vCPU may get here twice
+ * before that: the guest doesn't know when KVM is done with AP Destroy.
+ *
+ * Called with snp_vmsa_mutex held, i.e. not while the creator registers a page.
  */
-void savic_new_vmsa(struct kvm_vcpu *vcpu)
+void savic_new_vmsa(struct kvm_vcpu *vcpu, bool create)
 {
 	struct savic *savic = to_svm(vcpu)->savic;
 
-	if (!test_and_clear_bit(SAVIC_PAGE_FROM_OTHER, &savic->flags))
+	if (!test_bit(SAVIC_PAGE_FROM_OTHER, &savic->flags))
 		WRITE_ONCE(savic->gpa, INVALID_PAGE);
+	else if (create)
+		clear_bit(SAVIC_PAGE_FROM_OTHER, &savic->flags);
 }
 
 /**
@@ -865,8 +897,12 @@ void savic_init_vmcb(struct vcpu_svm *svm, bool init_event)
 	/* TPR is hardware's, there is nothing to track. */
 	svm_clr_intercept(svm, TRAP_CR8_WRITE);
 
+	/*
+	 * Keep the level-triggered vectors: nobody else is ever going to EOI
+	 * those that are dropped here.  They are EOI'd along with the next one,
+	 * or when the vCPU is idle.
+	 */
 	bitmap_zero(savic->pending, KVM_NR_INTERRUPTS);
-	bitmap_zero(savic->level, KVM_NR_INTERRUPTS);
 	clear_bit(SAVIC_LOOK_AGAIN, &savic->flags);
 	savic_discard_irr(svm);
 

@@ -95,7 +95,7 @@ void savic_create_vcpu_debugfs(struct kvm_vcpu *vcpu, struct dentry *dentry);
 void savic_init_vmcb(struct vcpu_svm *svm, bool init_event);
 void savic_init_vmsa(struct vcpu_svm *svm, struct sev_es_save_area *save);
 void savic_recalc_msr_intercepts(struct kvm_vcpu *vcpu);
-void savic_new_vmsa(struct kvm_vcpu *vcpu);
+void savic_new_vmsa(struct kvm_vcpu *vcpu, bool create);
 
 void savic_deliver_interrupt(struct kvm_vcpu *vcpu, int trig_mode, int vector);
 bool savic_interrupt_blocked(struct kvm_vcpu *vcpu);

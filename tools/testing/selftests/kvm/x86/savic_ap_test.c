@@ -23,6 +23,9 @@
 #define NR_ROUNDS		8
 #define STACK_PAGES		2
 
+/* Enough for a vCPU to see that it is destroyed. */
+#define DESTROY_USECS		500000
+
 /* Only to end a test that hangs. */
 #define TIMEOUT_SECS		120
 
@@ -104,6 +107,31 @@ static void guest_creator(void)
 		GUEST_ASSERT_EQ(create_ap(round), GHCB_OK);
 	}
 	GUEST_ASSERT_EQ(savic_nr_irqs(1, IPI_VECTOR), nr);
+	GUEST_DONE();
+}
+
+/* Runs on a page that its creator has registered. */
+static void guest_registered_ap(u64 unused)
+{
+	gpa_t gpa;
+
+	GUEST_ASSERT_EQ(savic_unregister_page(SVM_VMGEXIT_SAVIC_SELF_GPA, &gpa), GHCB_OK);
+	GUEST_ASSERT_EQ(gpa, savic_page_gpa(1));
+	GUEST_DONE();
+}
+
+/* AP Destroy takes effect some time later, here after the page was registered. */
+static void guest_registers_for_ap(void)
+{
+	savic_enable();
+	GUEST_ASSERT_EQ(snp_ap_request(SVM_VMGEXIT_AP_DESTROY, 1, 0, 0), GHCB_OK);
+	GUEST_ASSERT_EQ(savic_register_page(1, savic_page_gpa(1), NULL), GHCB_OK);
+	GUEST_SYNC(1);
+
+	snp_vmsa_init(aps[0].vmsa, guest_registered_ap, 0,
+		      aps[0].stack + sizeof(aps[0].stack));
+	snp_vmsa_seal(aps[0].vmsa);
+	GUEST_ASSERT_EQ(create_ap(0), GHCB_OK);
 	GUEST_DONE();
 }
 
@@ -197,6 +225,18 @@ TEST_F_TIMEOUT(savic_ap, create_and_destroy, TIMEOUT_SECS)
 
 	launch(self->vcpus[0], guest_creator);
 	pthread_create(&thread, NULL, savic_vcpu_thread, self->vcpus[1]);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
+	pthread_join(thread, NULL);
+}
+
+TEST_F_TIMEOUT(savic_ap, register_for_ap, TIMEOUT_SECS)
+{
+	pthread_t thread;
+
+	launch(self->vcpus[0], guest_registers_for_ap);
+	EXPECT_TRUE(savic_vcpu_run(self->vcpus[0]));
+	pthread_create(&thread, NULL, savic_vcpu_thread, self->vcpus[1]);
+	usleep(DESTROY_USECS);
 	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
 	pthread_join(thread, NULL);
 }

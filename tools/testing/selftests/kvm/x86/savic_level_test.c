@@ -18,6 +18,7 @@
 #include "processor.h"
 #include "savic.h"
 #include "sev.h"
+#include "snp_ap.h"
 #include "test_util.h"
 
 /* Two lines, and something that wakes the guest. */
@@ -36,6 +37,9 @@
 /* Only to end a test that hangs. */
 #define TIMEOUT_SECS		120
 #define POLL_MSECS		60000
+
+/* Enough for a vCPU to see that it is destroyed. */
+#define DESTROY_USECS		500000
 
 static void ioapic_write(u32 reg, u32 val)
 {
@@ -108,6 +112,58 @@ static void guest_unseen_eoi(void)
 	GUEST_DONE();
 }
 
+/* The guest routes the line to another (absent) vCPU while it is in service. */
+static void moving_handler(struct ex_regs *regs)
+{
+	ioapic_write(IOAPIC_REDIR(LINE_GSI(0)) + 1, 1u << 24);
+	savic_irq_handler(regs);
+}
+
+static void guest_moved(void)
+{
+	u32 i;
+
+	guest_setup(true);
+	savic_allow_vector(LINE_VECTOR(0));
+	for (i = 1; i <= NR_ROUNDS; i++) {
+		ioapic_write(IOAPIC_REDIR(LINE_GSI(0)) + 1, 0);
+		GUEST_SYNC(i);
+		savic_wait_for_irqs(LINE_VECTOR(0), i);
+	}
+	GUEST_SYNC(i);
+	GUEST_DONE();
+}
+
+/* A VMSA and a stack for vCPU 1.  Guest only. */
+static u8 *ap;
+static gpa_t ap_gpa;
+
+static void guest_ap(u64 unused)
+{
+	savic_enable();
+	savic_allow_vector(WAKE_VECTOR);
+	savic_wait_for_irqs(WAKE_VECTOR, 1);
+	GUEST_DONE();
+}
+
+/* vCPU 1 is destroyed while it has the line's vector, and created anew. */
+static void guest_creator(void)
+{
+	savic_enable();
+	ioapic_write(IOAPIC_REDIR(LINE_GSI(0)) + 1, 1u << 24);
+	ioapic_write(IOAPIC_REDIR(LINE_GSI(0)), IOAPIC_LEVEL | LINE_VECTOR(0));
+	GUEST_SYNC(1);
+
+	GUEST_ASSERT_EQ(snp_ap_request(SVM_VMGEXIT_AP_DESTROY, 1, 0, 0), GHCB_OK);
+	GUEST_SYNC(2);
+
+	snp_vmsa_init(ap, guest_ap, 0, ap + 2 * PAGE_SIZE);
+	snp_vmsa_seal(ap);
+	GUEST_ASSERT_EQ(snp_ap_request(SVM_VMGEXIT_AP_CREATE, 1, ap_gpa,
+				       snp_sev_features()), GHCB_OK);
+	GUEST_DONE();
+}
+
 struct test_vm {
 	struct kvm_vm *vm;
 	struct kvm_vcpu *vcpu;
@@ -115,40 +171,50 @@ struct test_vm {
 	int resamplefd[NR_LINES];
 };
 
-FIXTURE(savic_level) {
-	struct test_vm t;
-};
-
-FIXTURE_SETUP(savic_level)
+static void setup_lines(struct test_vm *t)
 {
 	int n;
 
-	self->t.vm = vm_savic_create(1, guest_two_lines, &self->t.vcpu);
-	vm_install_exception_handler(self->t.vm, WAKE_VECTOR, savic_irq_handler);
+	vm_install_exception_handler(t->vm, WAKE_VECTOR, savic_irq_handler);
 	for (n = 0; n < NR_LINES; n++) {
 		struct kvm_irqfd irqfd = {
 			.gsi = LINE_GSI(n),
 			.flags = KVM_IRQFD_FLAG_RESAMPLE,
 		};
 
-		vm_install_exception_handler(self->t.vm, LINE_VECTOR(n), savic_irq_handler);
-		self->t.irqfd[n] = eventfd(0, EFD_NONBLOCK);
-		self->t.resamplefd[n] = eventfd(0, EFD_NONBLOCK);
-		irqfd.fd = self->t.irqfd[n];
-		irqfd.resamplefd = self->t.resamplefd[n];
-		vm_ioctl(self->t.vm, KVM_IRQFD, &irqfd);
+		vm_install_exception_handler(t->vm, LINE_VECTOR(n), savic_irq_handler);
+		t->irqfd[n] = eventfd(0, EFD_NONBLOCK);
+		t->resamplefd[n] = eventfd(0, EFD_NONBLOCK);
+		irqfd.fd = t->irqfd[n];
+		irqfd.resamplefd = t->resamplefd[n];
+		vm_ioctl(t->vm, KVM_IRQFD, &irqfd);
 	}
+}
+
+static void free_lines(struct test_vm *t)
+{
+	int n;
+
+	kvm_vm_free(t->vm);
+	for (n = 0; n < NR_LINES; n++) {
+		close(t->irqfd[n]);
+		close(t->resamplefd[n]);
+	}
+}
+
+FIXTURE(savic_level) {
+	struct test_vm t;
+};
+
+FIXTURE_SETUP(savic_level)
+{
+	self->t.vm = vm_savic_create(1, guest_two_lines, &self->t.vcpu);
+	setup_lines(&self->t);
 }
 
 FIXTURE_TEARDOWN(savic_level)
 {
-	int n;
-
-	kvm_vm_free(self->t.vm);
-	for (n = 0; n < NR_LINES; n++) {
-		close(self->t.irqfd[n]);
-		close(self->t.resamplefd[n]);
-	}
+	free_lines(&self->t);
 }
 
 static void launch(struct test_vm *t, void *guest_code)
@@ -224,6 +290,49 @@ TEST_F_TIMEOUT(savic_level, unseen_eoi, TIMEOUT_SECS)
 		savic_send_msi(self->t.vm, 0, WAKE_VECTOR);
 		pthread_join(thread, NULL);
 	}
+}
+
+TEST_F_TIMEOUT(savic_level, moved, TIMEOUT_SECS)
+{
+	int i;
+
+	vm_install_exception_handler(self->t.vm, LINE_VECTOR(0), moving_handler);
+	launch(&self->t, guest_moved);
+	EXPECT_TRUE(savic_vcpu_run(self->t.vcpu));
+	for (i = 1; i <= NR_ROUNDS; i++) {
+		assert_line(&self->t, 0);
+		EXPECT_TRUE(savic_vcpu_run(self->t.vcpu));
+		wait_for_eoi(&self->t, 0);
+	}
+	EXPECT_FALSE(savic_vcpu_run(self->t.vcpu));
+}
+
+TEST(savic_level_destroyed)
+{
+	struct kvm_vcpu *vcpus[2];
+	pthread_t thread;
+	struct test_vm t;
+	gva_t gva;
+
+	t.vm = vm_savic_create(2, guest_creator, vcpus);
+	t.vcpu = vcpus[0];
+	setup_lines(&t);
+	gva = vm_alloc_pages(t.vm, 2);
+	write_guest_global(t.vm, ap, (u8 *)gva);
+	write_guest_global(t.vm, ap_gpa, addr_gva2gpa(t.vm, gva));
+	launch(&t, guest_creator);
+
+	EXPECT_TRUE(savic_vcpu_run(vcpus[0]));
+	assert_line(&t, 0);
+	EXPECT_TRUE(savic_vcpu_run(vcpus[0]));
+	pthread_create(&thread, NULL, savic_vcpu_thread, vcpus[1]);
+	usleep(DESTROY_USECS);
+	EXPECT_FALSE(savic_vcpu_run(vcpus[0]));
+
+	wait_for_eoi(&t, 0);
+	savic_send_msi(t.vm, 1, WAKE_VECTOR);
+	pthread_join(thread, NULL);
+	free_lines(&t);
 }
 
 int main(int argc, char *argv[])
