@@ -31,6 +31,7 @@
 #define IOAPIC_WINDOW		0x10
 #define IOAPIC_REDIR(pin)	(0x10 + 2 * (pin))
 #define IOAPIC_LEVEL		BIT(15)
+#define MSI_LEVEL		(BIT(15) | BIT(14))
 
 #define NR_ROUNDS		20
 
@@ -161,6 +162,22 @@ static void guest_creator(void)
 	snp_vmsa_seal(ap);
 	GUEST_ASSERT_EQ(snp_ap_request(SVM_VMGEXIT_AP_CREATE, 1, ap_gpa,
 				       snp_sev_features()), GHCB_OK);
+	GUEST_DONE();
+}
+
+/* Both vectors are sent before the guest runs, the first EOI is for both. */
+static void guest_split(void)
+{
+	int n;
+
+	savic_enable();
+	for (n = 0; n < NR_LINES; n++) {
+		savic_set_vector(0, APIC_TMR, LINE_VECTOR(n));
+		savic_allow_vector(LINE_VECTOR(n));
+	}
+	GUEST_SYNC(1);
+	savic_wait_for_irqs(LINE_VECTOR(0), 1);
+	savic_wait_for_irqs(LINE_VECTOR(1), 1);
 	GUEST_DONE();
 }
 
@@ -333,6 +350,34 @@ TEST(savic_level_destroyed)
 	savic_send_msi(t.vm, 1, WAKE_VECTOR);
 	pthread_join(thread, NULL);
 	free_lines(&t);
+}
+
+/* The I/O APIC is userspace's: KVM exits once per vector. */
+TEST(savic_level_split)
+{
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+	int n, vector;
+
+	vm = __vm_savic_create(1, guest_split, &vcpu, true);
+	for (n = 0; n < NR_LINES; n++)
+		vm_install_exception_handler(vm, LINE_VECTOR(n), savic_irq_handler);
+	vm_sev_launch(vm, snp_default_policy(), NULL);
+	EXPECT_TRUE(savic_vcpu_run(vcpu));
+
+	for (n = 0; n < NR_LINES; n++)
+		savic_send_msi(vm, 0, MSI_LEVEL | LINE_VECTOR(n));
+
+	/* In the order of the vectors' numbers. */
+	for (n = NR_LINES - 1; n >= 0; n--) {
+		vcpu_run(vcpu);
+		TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IOAPIC_EOI);
+		vector = vcpu->run->eoi.vector;
+		EXPECT_EQ(vector, LINE_VECTOR(n));
+	}
+
+	EXPECT_FALSE(savic_vcpu_run(vcpu));
+	kvm_vm_free(vm);
 }
 
 int main(int argc, char *argv[])

@@ -32,13 +32,14 @@ bool kvm_has_savic(void)
 }
 
 /* The caller launches the VM, after having installed its handlers. */
-struct kvm_vm *vm_savic_create(u32 nr_vcpus, void *guest_code,
-			       struct kvm_vcpu *vcpus[])
+struct kvm_vm *__vm_savic_create(u32 nr_vcpus, void *guest_code,
+				 struct kvm_vcpu *vcpus[], bool split_irqchip)
 {
 	struct vm_shape shape = {
 		.mode = VM_MODE_DEFAULT,
 		.type = KVM_X86_SNP_VM,
 		.vmsa_features = SVM_SEV_FEAT_SECURE_AVIC,
+		.split_irqchip = split_irqchip,
 	};
 	struct savic_pool pool = { .nr_pages = nr_vcpus };
 	struct kvm_vm *vm;
@@ -53,6 +54,12 @@ struct kvm_vm *vm_savic_create(u32 nr_vcpus, void *guest_code,
 	vm_install_exception_handler(vm, VC_VECTOR, savic_vc_handler);
 
 	return vm;
+}
+
+struct kvm_vm *vm_savic_create(u32 nr_vcpus, void *guest_code,
+			       struct kvm_vcpu *vcpus[])
+{
+	return __vm_savic_create(nr_vcpus, guest_code, vcpus, false);
 }
 
 /* Returns at the next GUEST_SYNC(), true, or GUEST_DONE(), false. */
