@@ -653,6 +653,27 @@ void psp_request_wbinvd(AmdPspState *s)
     }
 }
 
+/* The checks that SEV's and SNP's ACTIVATE share, in the firmware's order. */
+PspStatus psp_asid_available(AmdPspState *s, uint32_t asid, bool active)
+{
+    if (!asid || asid > SEV_MAX_ASID) {
+        return PSP_INVALID_ASID;
+    }
+    if (s->asid[asid] == ASID_IN_USE) {
+        return PSP_ASID_OWNED;
+    }
+    if (active) {
+        return PSP_ACTIVE;
+    }
+    if (s->asid[asid] == ASID_DIRTY) {
+        return PSP_DF_FLUSH_REQUIRED;
+    }
+    if (s->asid[asid] != ASID_CLEAN) {
+        return PSP_ASID_OWNED;
+    }
+    return PSP_SUCCESS;
+}
+
 void psp_release_asid(AmdPspState *s, uint32_t asid)
 {
     if (s->asid[asid] == ASID_IN_USE) {

@@ -163,6 +163,7 @@ void psp_request_wbinvd(AmdPspState *s);
  * Give up an ASID. Only one that a guest has run on needs a flush: what got
  * no further than its launch leaves it clean.
  */
+PspStatus psp_asid_available(AmdPspState *s, uint32_t asid, bool active);
 void psp_release_asid(AmdPspState *s, uint32_t asid);
 
 void psp_random(void *buf, size_t len);

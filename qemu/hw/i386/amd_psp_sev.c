@@ -154,20 +154,9 @@ PspStatus psp_sev_activate(AmdPspState *s, uint8_t *buf)
     if (st) {
         return st;
     }
-    if (!asid || asid > SEV_MAX_ASID) {
-        return PSP_INVALID_ASID;
-    }
-    if (s->asid[asid] == ASID_IN_USE) {
-        return PSP_ASID_OWNED;
-    }
-    if (g->asid) {
-        return PSP_ACTIVE;
-    }
-    if (s->asid[asid] == ASID_DIRTY) {
-        return PSP_DF_FLUSH_REQUIRED;
-    }
-    if (s->asid[asid] != ASID_CLEAN) {
-        return PSP_ASID_OWNED;
+    st = psp_asid_available(s, asid, g->asid);
+    if (st) {
+        return st;
     }
     if ((asid < SEV_MIN_ASID) != !!(g->policy & POLICY_ES)) {
         return PSP_INVALID_ASID;

@@ -241,20 +241,9 @@ PspStatus psp_snp_activate(AmdPspState *s, uint8_t *buf)
     if (snp_asid_pages(s, asid)) {
         return PSP_INVALID_CONFIG;
     }
-    if (!asid || asid > SEV_MAX_ASID) {
-        return PSP_INVALID_ASID;
-    }
-    if (s->asid[asid] == ASID_IN_USE) {
-        return PSP_ASID_OWNED;
-    }
-    if (g->asid) {
-        return PSP_ACTIVE;
-    }
-    if (s->asid[asid] == ASID_DIRTY) {
-        return PSP_DF_FLUSH_REQUIRED;
-    }
-    if (s->asid[asid] != ASID_CLEAN) {
-        return PSP_ASID_OWNED;
+    st = psp_asid_available(s, asid, g->asid);
+    if (st) {
+        return st;
     }
     if (asid >= SEV_MIN_ASID) {
         return PSP_INVALID_ASID;
