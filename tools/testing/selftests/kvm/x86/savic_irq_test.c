@@ -31,11 +31,6 @@
 #define IPI_VECTOR		0x61
 #define STOP_VECTOR		0x51
 
-#define IOAPIC_GPA		0xfec00000ull
-#define IOAPIC_WINDOW		0x10
-#define IOAPIC_REDIR(pin)	(0x10 + 2 * (pin))
-#define IOAPIC_LEVEL		BIT(15)
-
 /* By the default routing, GSI n is pin n, and of no PIC from 16 on. */
 #define EDGE_GSI		18
 #define LEVEL_GSI		20
@@ -46,20 +41,13 @@
 /* Only to end a test that hangs. */
 #define TIMEOUT_SECS		240
 
-static void ioapic_write(u32 reg, u32 val)
-{
-	GUEST_ASSERT_EQ(ghcb_mmio_write(IOAPIC_GPA, &reg, sizeof(reg)), GHCB_OK);
-	GUEST_ASSERT_EQ(ghcb_mmio_write(IOAPIC_GPA + IOAPIC_WINDOW, &val, sizeof(val)),
-			GHCB_OK);
-}
-
 /* To vCPU 0, physical. */
 static void ioapic_setup(void)
 {
-	ioapic_write(IOAPIC_REDIR(EDGE_GSI) + 1, 0);
-	ioapic_write(IOAPIC_REDIR(EDGE_GSI), EDGE_VECTOR);
-	ioapic_write(IOAPIC_REDIR(LEVEL_GSI) + 1, 0);
-	ioapic_write(IOAPIC_REDIR(LEVEL_GSI), IOAPIC_LEVEL | LEVEL_VECTOR);
+	ghcb_ioapic_write(IOAPIC_REDIR(EDGE_GSI) + 1, 0);
+	ghcb_ioapic_write(IOAPIC_REDIR(EDGE_GSI), EDGE_VECTOR);
+	ghcb_ioapic_write(IOAPIC_REDIR(LEVEL_GSI) + 1, 0);
+	ghcb_ioapic_write(IOAPIC_REDIR(LEVEL_GSI), IOAPIC_LEVEL | LEVEL_VECTOR);
 }
 
 /* TMR is the guest's: REQUESTED_IRR doesn't say how a vector is triggered. */

@@ -27,10 +27,6 @@
 #define LINE_VECTOR(n)		(0x81 - 0x10 * (n))
 #define WAKE_VECTOR		0x51
 
-#define IOAPIC_GPA		0xfec00000ull
-#define IOAPIC_WINDOW		0x10
-#define IOAPIC_REDIR(pin)	(0x10 + 2 * (pin))
-#define IOAPIC_LEVEL		BIT(15)
 #define MSI_LEVEL		(BIT(15) | BIT(14))
 
 #define NR_ROUNDS		20
@@ -42,13 +38,6 @@
 /* Enough for a vCPU to see that it is destroyed. */
 #define DESTROY_USECS		500000
 
-static void ioapic_write(u32 reg, u32 val)
-{
-	GUEST_ASSERT_EQ(ghcb_mmio_write(IOAPIC_GPA, &reg, sizeof(reg)), GHCB_OK);
-	GUEST_ASSERT_EQ(ghcb_mmio_write(IOAPIC_GPA + IOAPIC_WINDOW, &val, sizeof(val)),
-			GHCB_OK);
-}
-
 static void guest_setup(bool tmr)
 {
 	int n;
@@ -58,8 +47,8 @@ static void guest_setup(bool tmr)
 	for (n = 0; n < NR_LINES; n++) {
 		if (tmr)
 			savic_set_vector(0, APIC_TMR, LINE_VECTOR(n));
-		ioapic_write(IOAPIC_REDIR(LINE_GSI(n)) + 1, 0);
-		ioapic_write(IOAPIC_REDIR(LINE_GSI(n)), IOAPIC_LEVEL | LINE_VECTOR(n));
+		ghcb_ioapic_write(IOAPIC_REDIR(LINE_GSI(n)) + 1, 0);
+		ghcb_ioapic_write(IOAPIC_REDIR(LINE_GSI(n)), IOAPIC_LEVEL | LINE_VECTOR(n));
 	}
 }
 
@@ -116,7 +105,7 @@ static void guest_unseen_eoi(void)
 /* The guest routes the line to another (absent) vCPU while it is in service. */
 static void moving_handler(struct ex_regs *regs)
 {
-	ioapic_write(IOAPIC_REDIR(LINE_GSI(0)) + 1, 1u << 24);
+	ghcb_ioapic_write(IOAPIC_REDIR(LINE_GSI(0)) + 1, 1u << 24);
 	savic_irq_handler(regs);
 }
 
@@ -127,7 +116,7 @@ static void guest_moved(void)
 	guest_setup(true);
 	savic_allow_vector(LINE_VECTOR(0));
 	for (i = 1; i <= NR_ROUNDS; i++) {
-		ioapic_write(IOAPIC_REDIR(LINE_GSI(0)) + 1, 0);
+		ghcb_ioapic_write(IOAPIC_REDIR(LINE_GSI(0)) + 1, 0);
 		GUEST_SYNC(i);
 		savic_wait_for_irqs(LINE_VECTOR(0), i);
 	}
@@ -151,8 +140,8 @@ static void guest_ap(u64 unused)
 static void guest_creator(void)
 {
 	savic_enable();
-	ioapic_write(IOAPIC_REDIR(LINE_GSI(0)) + 1, 1u << 24);
-	ioapic_write(IOAPIC_REDIR(LINE_GSI(0)), IOAPIC_LEVEL | LINE_VECTOR(0));
+	ghcb_ioapic_write(IOAPIC_REDIR(LINE_GSI(0)) + 1, 1u << 24);
+	ghcb_ioapic_write(IOAPIC_REDIR(LINE_GSI(0)), IOAPIC_LEVEL | LINE_VECTOR(0));
 	GUEST_SYNC(1);
 
 	GUEST_ASSERT_EQ(snp_ap_request(SVM_VMGEXIT_AP_DESTROY, 1, 0, 0), GHCB_OK);

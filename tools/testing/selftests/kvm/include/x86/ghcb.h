@@ -87,6 +87,13 @@ enum ghcb_status ghcb_wrmsr(u32 msr, u64 val);
 /* @gpa is a device's, @len at most eight. */
 enum ghcb_status ghcb_mmio_write(gpa_t gpa, const void *data, u32 len);
 
+/* The registers of a pin's redirection entry (low half, high half is next). */
+#define IOAPIC_REDIR(pin)	(0x10 + 2 * (pin))
+#define IOAPIC_LEVEL		BIT(15)
+
+/* Write a register of the I/O APIC, which is where KVM puts it. */
+void ghcb_ioapic_write(u32 reg, u32 val);
+
 /* Write @len bytes, a multiple of four and at most eight, to an I/O port. */
 void ghcb_outs(u16 port, const void *data, u32 len);
 

@@ -252,6 +252,16 @@ enum ghcb_status ghcb_mmio_write(gpa_t gpa, const void *data, u32 len)
 	return ghcb_vmgexit(&req);
 }
 
+#define IOAPIC_GPA	0xfec00000ull
+#define IOAPIC_WINDOW	0x10
+
+void ghcb_ioapic_write(u32 reg, u32 val)
+{
+	GUEST_ASSERT_EQ(ghcb_mmio_write(IOAPIC_GPA, &reg, sizeof(reg)), GHCB_OK);
+	GUEST_ASSERT_EQ(ghcb_mmio_write(IOAPIC_GPA + IOAPIC_WINDOW, &val, sizeof(val)),
+			GHCB_OK);
+}
+
 /*
  * String OUT, because it is the one port access that takes more than four bytes
  * to userspace in one exit, and without the guest's registers.
