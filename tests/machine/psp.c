@@ -6,13 +6,9 @@
  */
 #include "gcm.h"
 #include "machine.h"
+#include "rmp.h"
 
-#define MSR_SYSCFG	0xc0010010
-#define MSR_RMP_BASE	0xc0010132
 #define MSR_VM_HSAVE_PA	0xc0010117
-#define SYSCFG_MFDM	BIT(19)
-#define SYSCFG_SNP_EN	BIT(24)
-#define SYSCFG_VMPL_EN	BIT(25)
 
 #define IOMMU_CONTROL	((volatile u64 *)0xfed80018)
 
@@ -129,35 +125,25 @@ static bool find_psp(void)
 	return false;
 }
 
-struct rmp_state {
-	u64 gpa;
-	u8 assigned, size_2m, immutable, reserved;
-	u32 asid;
-} __attribute__((packed, aligned(16)));
-
-static void rmpupdate(u64 addr, struct rmp_state st)
+static void rmp_done(u32 ret, u64 addr)
 {
-	u64 ret = addr;
-
-	asm volatile(".byte 0xf2, 0x0f, 0x01, 0xfe" : "+a"(ret) : "c"(&st) : "memory", "cc");
 	if (ret)
-		check(false, "RMPUPDATE of 0x%lx: %u", addr, (u32)ret);
+		check(false, "RMPUPDATE of 0x%lx: %u", addr, ret);
 }
 
 static void make_firmware(u64 addr)
 {
-	rmpupdate(addr, (struct rmp_state){ .assigned = 1, .immutable = 1 });
+	rmp_done(rmp_assign(addr, 0, 0, false, true), addr);
 }
 
 static void make_guest(u64 addr, u64 gpa, u32 asid)
 {
-	rmpupdate(addr, (struct rmp_state){ .gpa = gpa, .assigned = 1,
-					    .immutable = 1, .asid = asid });
+	rmp_done(rmp_assign(addr, gpa, asid, false, true), addr);
 }
 
 static void make_shared(u64 addr)
 {
-	rmpupdate(addr, (struct rmp_state){});
+	rmp_done(rmp_release(addr, false), addr);
 }
 
 static void wbinvd(void *unused)
@@ -184,6 +170,7 @@ static void on_all(void (*fn)(void *))
 
 static void test_mailbox(void)
 {
+	section("SNP mailbox", "Commands that do not exist, and buffers where none can be, are refused.");
 	check_eq(command(0), COMMAND, "command 0 is not one");
 	check_eq(command(0xff), COMMAND, "command FFh is not one");
 	check_eq(regs[CMDBUF_LO / 4] | regs[CMDBUF_HI / 4], 0, "no extended error");
@@ -196,6 +183,7 @@ static void test_mailbox(void)
 
 static void test_platform(void)
 {
+	section("SNP platform", "Platform commands before SNP_INIT.");
 	check_eq(command2(SNP_PLATFORM_STATUS, (u64)out, 0), OK, "SNP_PLATFORM_STATUS");
 	check((out[0] & 0xff) == 1 && (out[0] >> 8 & 0xff) >= 51 && !(out[0] >> 16 & 0xffff),
 	      "API 1.51 or newer, SNP not initialised");
@@ -219,6 +207,7 @@ static void test_platform(void)
 
 static void test_snp_init(void)
 {
+	section("SNP SNP_INIT_EX", "SNP_INIT_EX checks the whole platform, then makes the RMP.");
 	check_eq(command2(SNP_INIT_EX, BIT(5), 0), PARAM, "SNP_INIT_EX: reserved flag");
 	check_eq(command2(SNP_INIT_EX, 0, 0), RMP_INIT, "SNP_INIT_EX: no RMP yet");
 	check_eq(command2(SNP_INIT_EX, 1, 0), CONFIG, "SNP_INIT_EX: SYSCFG not set up");
@@ -253,6 +242,7 @@ static u32 launch_update(u64 gctx, u64 page, u32 type, u32 flags)
 
 static void test_launch(void)
 {
+	section("SNP LAUNCH", "Launch commands: states, page states and sizes, in the order of the firmware's checks.");
 	check_eq(command2(GCTX_CREATE, GCTX + 8, 0), PARAM, "GCTX_CREATE: alignment");
 	check_eq(command2(GCTX_CREATE, GCTX, 0), PAGE_STATE, "GCTX_CREATE: page of the hypervisor");
 	make_firmware(GCTX);
@@ -319,6 +309,7 @@ static void test_finish(void)
 {
 	u8 *block = (u8 *)out, *auth = (u8 *)SCRATCH;
 
+	section("SNP LAUNCH_FINISH", "The launch digest is SHA-384 over PAGE_INFO of each page; ID blocks are compared with it.");
 	memset(out, 0, sizeof(out));
 	memset(auth, 0, 4096);
 	*(u64 *)(block + 0x58) = POLICY_OK;
@@ -398,6 +389,7 @@ static void test_messages(void)
 {
 	u8 first[32], *secrets = (u8 *)FIRMWARE;
 
+	section("SNP GUEST_REQUEST", "Messages are authenticated, in sequence, and answered with the next number.");
 	make_firmware(GCTX2);
 	command2(GCTX_CREATE, GCTX2, 0);
 	command2(SNP_LAUNCH_START, GCTX2, POLICY_OK | BIT(19));
@@ -460,6 +452,7 @@ static void test_messages(void)
 
 static void test_end(void)
 {
+	section("SNP PAGE_RECLAIM", "RECLAIM gives back pages of firmware and of guests in launch, but not contexts.");
 	check_eq(command2(RECLAIM, SCRATCH + 2, 0), PARAM, "RECLAIM: reserved bits");
 	check_eq(command2(RECLAIM, FIRMWARE + 1, 0), PAGE_SIZE_ERR, "RECLAIM: page size");
 	check_eq(command2(RECLAIM, rdmsr(MSR_RMP_BASE), 0), ADDRESS, "RECLAIM: in the RMP");
@@ -469,6 +462,7 @@ static void test_end(void)
 	check_eq(command2(RECLAIM, FIRMWARE, 0), OK, "RECLAIM of a page of firmware");
 	make_shared(FIRMWARE);
 
+	section("SNP SNP_SHUTDOWN_EX", "Shutdown needs all ASIDs clean.");
 	check_eq(command2(SNP_SHUTDOWN_EX, 8 | 1UL << 32, 0), DF_FLUSH, "SHUTDOWN with a guest");
 	check_eq(command2(DECOMMISSION, GCTX, 0), OK, "DECOMMISSION");
 	check_eq(command2(DECOMMISSION, GCTX, 0), GUEST, "DECOMMISSION again");
@@ -486,6 +480,7 @@ static void test_end(void)
 
 static void test_legacy(void)
 {
+	section("SNP INIT", "Commands for SEV and SEV-ES guests, in the order of their states.");
 	check_eq(command2(INIT, 1, TMR), LENGTH, "INIT: length of the TMR");
 	clear();
 	buf[0] = 1;

@@ -1,117 +1,49 @@
-// SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * The RMP as the host sees it: MSRs, RMPUPDATE, PSMASH, RMPREAD, and what an
- * access to a page that is not the host's comes to (APM vol. 2, 15.36.2-12).
+ * access to a page that is not the host's comes to (15.36.2-12)
+ *
+ * SPDX-License-Identifier: GPL-2.0-only
  */
-#include "machine-test.h"
+#include "paging.h"
+#include "rmp.h"
 
-#define SYSCFG		0xc0010010
-#define TOP_MEM		0xc001001a
-#define VM_HSAVE_PA	0xc0010117
-#define RMP_BASE	0xc0010132
-#define RMP_END		0xc0010133
-#define MTRR_FIX64K	0x250
-
-#define SYSCFG_MFDM	(1ULL << 19)
-#define SYSCFG_MEM_ENC	(1ULL << 23)
-#define SYSCFG_SNP_EN	(1ULL << 24)
-#define SYSCFG_VMPL_EN	(1ULL << 25)
-
-#define C_BIT		(1ULL << 51)
-
-/* #PF error codes */
-#define PF_P		1
-#define PF_W		2
-#define PF_RSVD		8
-#define PF_RMP		(1ULL << 31)
-
-enum { OK, FAIL_INPUT, FAIL_PERMISSION, FAIL_INUSE, FAIL_OVERLAP, FAIL_SIZE = 6 };
+#define MSR_IORR_BASE0	0xc0010016
+#define MSR_IORR_MASK1	0xc0010019
+#define MSR_TOP_MEM	0xc001001a
+#define MSR_TOP_MEM2	0xc001001d
+#define MSR_VM_HSAVE_PA	0xc0010117
+#define MSR_SMM_KEY	0xc0010119
 
 /* Free RAM; 2M regions */
-#define REGION_A	0x1000000ULL
-#define REGION_B	0x1200000ULL
-#define REGION_C	0x1400000ULL
+#define REGION_A	0x10000000UL
+#define REGION_B	0x10200000UL
+#define REGION_C	0x10400000UL
 
-#define SECRET		0x5ec4e75ec4e75ec4ULL
+#define SECRET		0x5ec4e75ec4e75ec4UL
+#define UNMAPPED	0xffff800000000000UL
 
-struct rmp_state {
-	u64 gpa;
-	u8 assigned, pagesize, immutable, rsvd;
-	u32 asid;
-} __attribute__((packed, aligned(16)));
-
-static u64 *rmp;	/* entries */
-static u64 pages;	/* that they cover */
-
-static u64 split[512] __attribute__((aligned(4096)));
-static u64 split_a[512] __attribute__((aligned(4096)));
-
-static u32 rmpupdate_raw(u64 spa, struct rmp_state *st)
-{
-	u32 ret = 0xdead;
-
-	TRY(".byte 0xf2, 0x0f, 0x01, 0xfe", : "=a"(ret) : "a"(spa), "c"(st)
-	    : "r11", "memory", "cc");
-	return exc_vector == NONE ? ret : 0xdead;
-}
-
-static u32 rmpupdate(u64 spa, u64 gpa, u32 asid, bool size_2m, bool immutable)
-{
-	struct rmp_state st = {
-		.gpa = gpa, .assigned = 1, .pagesize = size_2m,
-		.immutable = immutable, .asid = asid,
-	};
-
-	return rmpupdate_raw(spa, &st);
-}
-
-static u32 release(u64 spa, bool size_2m)
-{
-	struct rmp_state st = { .pagesize = size_2m };
-
-	return rmpupdate_raw(spa, &st);
-}
-
-static u32 psmash(u64 spa)
-{
-	u32 ret = 0xdead;
-
-	TRY(".byte 0xf3, 0x0f, 0x01, 0xff", : "=a"(ret) : "a"(spa)
-	    : "r11", "memory", "cc");
-	return exc_vector == NONE ? ret : 0xdead;
-}
-
-static u32 rmpread(u64 spa, struct rmp_state *st)
-{
-	u32 ret = 0xdead;
-
-	TRY(".byte 0xf2, 0x0f, 0x01, 0xfd", : "=a"(ret) : "a"(spa), "c"(st)
-	    : "r11", "memory", "cc");
-	return exc_vector == NONE ? ret : 0xdead;
-}
-
-static u64 lo(u64 spa)
-{
-	return ((volatile u64 *)rmp)[spa >> 12 << 1];
-}
+static u64 not_covered;		/* first address beyond the RMP */
 
 /* Bits 11:3 of a 2M region's first entry */
 static u32 subpages(u64 spa)
 {
-	return lo(spa & ~0x1fffffULL) >> 3 & 0x1ff;
+	return rmp_entry(spa & ~(REGION - 1)) >> 3 & 0x1ff;
 }
 
+static u64 split[512] __attribute__((aligned(4096)));
+
+/* With a page table of the caller's, which he may change */
 static void map_4k(u64 region, u64 *pt)
 {
 	for (int i = 0; i < 512; i++)
-		pt[i] = (region + i * 4096) | 7;
-	pd[region >> 21] = (u64)pt | 7;
+		pt[i] = (region + i * PAGE_SIZE) | PTE;
+	*own_pde(region) = (u64)pt | PTE;
 	flush_tlb();
 }
 
 static void map_2m(u64 region)
 {
-	pd[region >> 21] = region | 0x87;
+	*own_pde(region) = region | PDE_2M;
 	flush_tlb();
 }
 
@@ -119,219 +51,229 @@ static void test_before(void)
 {
 	u64 v;
 
-	ok(rdmsr(SYSCFG) & SYSCFG_MEM_ENC, "firmware has set MemEncryptionModEn");
-	ok(!(rdmsr(SYSCFG) & SYSCFG_SNP_EN), "SNP is off after reset");
-
-	rmpupdate(REGION_A, 0, 1, false, false);
-	raised(UD, 0, "RMPUPDATE is #UD before SNP is enabled");
-	psmash(REGION_A);
-	raised(UD, 0, "PSMASH is #UD before SNP is enabled");
-
-	/* The C-bit is no part of the address. */
+	section("APM2 7.10", "The C-bit of a page table entry is no part of the address.");
+	check(rdmsr(MSR_SYSCFG) & SYSCFG_MEM_ENC, "firmware has set MemEncryptionModEn");
 	*(volatile u64 *)REGION_B = SECRET;
-	pd[REGION_A >> 21] = REGION_B | C_BIT | 0x87;
+	*own_pde(REGION_A) = REGION_B | C_BIT | PDE_2M;
 	flush_tlb();
-	ok(try_read((void *)REGION_A, &v) && v == SECRET,
-	   "C-bit in a leaf entry is masked out");
+	check(try_read(REGION_A, &v) == NO_EXCEPTION && v == SECRET, "leaf entry");
 	map_4k(REGION_A, split);
-	split[0] = REGION_B | C_BIT | 7;
-	pd[REGION_A >> 21] |= C_BIT;
+	split[0] = REGION_B | C_BIT | PTE;
+	*own_pde(REGION_A) |= C_BIT;
 	flush_tlb();
-	ok(try_read((void *)REGION_A, &v) && v == SECRET,
-	   "C-bit in a directory entry is masked out");
+	check(try_read(REGION_A, &v) == NO_EXCEPTION && v == SECRET, "directory entry");
+	*own_pde(REGION_A) = REGION_A | BIT(45) | PDE_2M;
+	flush_tlb();
+	try_read(REGION_A, &v);
+	check(ex_vector == PF && (ex_error & PF_RSVD),
+	      "other bits above the reduced address size are reserved");
 	map_2m(REGION_A);
 
-	pd[REGION_A >> 21] = REGION_A | (1ULL << 45) | 0x87;
-	flush_tlb();
-	try_read((void *)REGION_A, &v);
-	ok(exc_vector == PF && (exc_error & PF_RSVD),
-	   "other bits above the address size are reserved");
-	map_2m(REGION_A);
+	section("APM2 15.36.2", "SNP is off until software sets SYSCFG.SecureNestedPagingEn; RMP instructions are #UD.");
+	check(!(rdmsr(MSR_SYSCFG) & SYSCFG_SNP_EN), "SNP is off after reset");
+	rmp_assign(REGION_A, 0, 1, false, false);
+	check_raised(UD, 0, "RMPUPDATE");
+	psmash(REGION_A);
+	check_raised(UD, 0, "PSMASH");
 }
 
 static void enable_snp(void)
 {
-	u64 base = rdmsr(RMP_BASE), end = rdmsr(RMP_END);
+	u64 base = rdmsr(MSR_RMP_BASE), end = rdmsr(MSR_RMP_END);
 
-	rmp = (u64 *)(base + 0x4000);
-	pages = (end + 1 - base - 0x4000) / 16;
-	ok(base && end > base && end < 8ULL << 30 && !(base & 0x1fff) &&
-	   (end & 0x1fff) == 0x1fff, "RMP_BASE and RMP_END are set and aligned");
-	for (u64 *p = (u64 *)base; p < (u64 *)(end + 1); p++)
-		*p = 0;
-	wrmsr(SYSCFG, rdmsr(SYSCFG) | SYSCFG_MFDM | SYSCFG_SNP_EN | SYSCFG_VMPL_EN);
-	ok(rdmsr(SYSCFG) & SYSCFG_SNP_EN, "SNP can be enabled");
+	section("APM2 15.36.4", "RMP_BASE and RMP_END + 1 are aligned to 8K; an entry of 16 bytes for each page follows 16K of bookkeeping.");
+	check(base && end > base && !(base & 0x1fff) && (end & 0x1fff) == 0x1fff,
+	      "firmware has set them up");
+	not_covered = rmp_pages() * PAGE_SIZE;
+	check(not_covered > end, "the RMP covers itself");
+	rmp_clear();
+	rmp_enable();
+	check(rdmsr(MSR_SYSCFG) & SYSCFG_SNP_EN, "SNP can be enabled");
+}
+
+static void locked(u32 msr)
+{
+	u64 v;
+
+	/* Only if this processor has it */
+	if (rdmsr_safe(msr, &v) != NO_EXCEPTION)
+		v = 0;
+	check(wrmsr_safe(msr, v) == GP && !ex_error, "write of MSR %x is #GP(0)", msr);
 }
 
 static void test_locks(void)
 {
-	u64 syscfg = rdmsr(SYSCFG), base = rdmsr(RMP_BASE);
+	static const u32 fixed[] = {
+		0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f,
+	};
+	u64 syscfg = rdmsr(MSR_SYSCFG), base = rdmsr(MSR_RMP_BASE), end = rdmsr(MSR_RMP_END);
 
-	ok(wrmsr(SYSCFG, 0), "SYSCFG write with SNP enabled does not fault");
-	equal(rdmsr(SYSCFG), syscfg, "and is ignored");
-	wrmsr(RMP_BASE, 0);
-	equal(rdmsr(RMP_BASE), base, "RMP_BASE is locked");
-	wrmsr(TOP_MEM, 0);
-	raised(GP, 0, "TOP_MEM write is #GP");
-	wrmsr(MTRR_FIX64K, 0);
-	raised(GP, 0, "fixed MTRR write is #GP");
+	section("APM2 15.36.2", "With SNP on, SYSCFG ignores writes; fixed MTRRs, IORRs, TOP_MEM, TOP_MEM2 and SMM_KEY are #GP(0).");
+	check_eq(wrmsr_safe(MSR_SYSCFG, 0), NO_EXCEPTION, "SYSCFG write does not fault");
+	check_eq(rdmsr(MSR_SYSCFG), syscfg, "and is ignored");
+	wrmsr_safe(MSR_RMP_BASE, 0);
+	check_eq(rdmsr(MSR_RMP_BASE), base, "RMP_BASE is locked");
+	wrmsr_safe(MSR_RMP_END, 0x1fff);
+	check_eq(rdmsr(MSR_RMP_END), end, "RMP_END is locked");
+	for (unsigned int i = 0; i < ARRAY_SIZE(fixed); i++)
+		locked(fixed[i]);
+	for (u32 msr = MSR_IORR_BASE0; msr <= MSR_IORR_MASK1; msr++)
+		locked(msr);
+	locked(MSR_TOP_MEM);
+	locked(MSR_TOP_MEM2);
+	locked(MSR_SMM_KEY);
+}
+
+static void test_rmpupdate_input(void)
+{
+	struct rmp_state st = { .assigned = 1, .asid = 1, .reserved = 1 };
+
+	section("APM3 RMPUPDATE", "FAIL_INPUT for what is not aligned, not covered or reserved; the entry stays as it is.");
+	check_eq(rmp_assign(REGION_A + 0x1000, 0, 1, true, false), FAIL_INPUT,
+		 "2M at an address that is not 2M-aligned");
+	check_eq(rmp_assign(REGION_A, 0x1000, 1, true, false), FAIL_INPUT,
+		 "2M with a GPA that is not 2M-aligned");
+	check_eq(rmp_assign(not_covered, 0, 1, false, false), FAIL_INPUT,
+		 "first page that is not covered");
+	check_eq(rmp_assign(~0xfffUL, 0, 1, false, false), FAIL_INPUT, "highest address");
+	check_eq(rmp_assign(C_BIT, 0, 1, false, false), FAIL_INPUT, "address with the C-bit");
+	check_eq(rmp_assign(REGION_A, 0, 0x10000, false, false), FAIL_INPUT,
+		 "ASID that does not exist");
+	check_eq(rmpupdate_raw(REGION_A, &st), FAIL_INPUT, "reserved byte of the new state");
+	st = (struct rmp_state){ .asid = 1 };
+	check_eq(rmpupdate_raw(REGION_A, &st), FAIL_INPUT, "ASID without assigned");
+	rmpupdate_raw(REGION_A, (void *)UNMAPPED);
+	check(ex_vector == PF && ex_cr2 == UNMAPPED, "new state is read through the page tables");
+	check_eq(rmp_entry(REGION_A), 0, "none of these has changed the entry");
 }
 
 static void test_rmpupdate(void)
 {
-	struct rmp_state st = { .assigned = 1, .asid = 1, .rsvd = 1 };
 	u64 page = REGION_A + 0x3000;
 
-	equal(rmpupdate(REGION_A + 0x1000, 0, 1, true, false), FAIL_INPUT,
-	      "2M at an address that is not 2M-aligned: FAIL_INPUT");
-	equal(rmpupdate(REGION_A, 0x1000, 1, true, false), FAIL_INPUT,
-	      "2M with a GPA that is not 2M-aligned: FAIL_INPUT");
-	equal(rmpupdate(pages << 12, 0, 1, false, false), FAIL_INPUT,
-	      "first page that is not covered: FAIL_INPUT");
-	equal(rmpupdate(~0xfffULL, 0, 1, false, false), FAIL_INPUT,
-	      "highest address: FAIL_INPUT");
-	equal(rmpupdate(1ULL << 51, 0, 1, false, false), FAIL_INPUT,
-	      "address with the C-bit: FAIL_INPUT");
-	equal(rmpupdate(REGION_A, 0, 0x10000, false, false), FAIL_INPUT,
-	      "ASID that does not exist: FAIL_INPUT");
-	equal(rmpupdate_raw(REGION_A, &st), FAIL_INPUT,
-	      "reserved byte of the new state: FAIL_INPUT");
-	st = (struct rmp_state){ .asid = 1 };
-	equal(rmpupdate_raw(REGION_A, &st), FAIL_INPUT,
-	      "ASID without assigned: FAIL_INPUT");
-	rmpupdate_raw(REGION_A, (void *)0xffff800000000000ULL);
-	ok(exc_vector == PF && exc_cr2 == 0xffff800000000000ULL,
-	   "new state is read through the page tables");
-	equal(lo(REGION_A), 0, "none of these has changed the entry");
-
+	section("APM2 15.36.6", "RMPUPDATE assigns: validated is cleared, VMPL0 has all rights, the others none.");
 	*(volatile u64 *)page = SECRET;
-	equal(rmpupdate(page, 0x12345000, 5, false, false), OK, "assign a 4K page");
-	equal(lo(page), 1 | 0x12345000 | 5ULL << 51, "entry in memory");
-	equal(rmp[(page >> 12) * 2 + 1] & 0xffffffff, 0x1f,
-	      "VMPL0 has all rights, the others none");
-	equal(subpages(page), 1, "the region's first entry counts it");
-	equal(rmpupdate(page, 0x1000, 6, false, false), OK, "and assign it anew");
-	equal(rmpupdate(REGION_A, 0, 1, true, false), FAIL_OVERLAP,
-	      "2M over an assigned 4K page: FAIL_OVERLAP");
-	equal(release(page, false), OK, "release it");
-	equal(lo(page), 0, "entry is empty again");
-	equal(subpages(page), 0, "and not counted");
+	check_eq(rmp_assign(page, 0x12345000, 5, false, false), RMP_OK, "assign a 4K page");
+	check_eq(rmp_entry(page), RMP_ASSIGNED | 0x12345000 | RMP_ASID(5), "entry in memory");
+	check_eq(rmp_table()[page >> 12][1] & 0xffffffff, 0x1f, "rights of the VMPLs");
+	check_eq(subpages(page), 1, "the region's first entry counts it");
+	check_eq(rmp_assign(page, 0x1000, 6, false, false), RMP_OK, "and assign it anew");
+	check_eq(rmp_entry(page), RMP_ASSIGNED | 0x1000 | RMP_ASID(6), "with the new state");
 
-	equal(rmpupdate(REGION_A, 0x40000000, 7, true, false), OK, "assign a 2M page");
-	equal(lo(REGION_A) & ~0xff8ULL, 3 | 0x40000000 | 7ULL << 51, "its entry");
-	equal(rmpupdate(page, 0, 1, false, false), FAIL_OVERLAP,
-	      "4K inside a 2M entry: FAIL_OVERLAP");
-	equal(release(page, false), FAIL_OVERLAP, "also to release it");
+	section("APM3 RMPUPDATE", "FAIL_OVERLAP where an entry of another size is in the way.");
+	check_eq(rmp_assign(REGION_A, 0, 1, true, false), FAIL_OVERLAP,
+		 "2M over an assigned 4K page");
+	check_eq(rmp_release(page, false), RMP_OK, "release it");
+	check_eq(rmp_entry(page), 0, "entry is empty again");
+	check_eq(subpages(page), 0, "and not counted");
+	check_eq(rmp_assign(REGION_A, 0x40000000, 7, true, false), RMP_OK, "assign a 2M page");
+	check_eq(rmp_entry(REGION_A) & ~0xff8UL,
+		 RMP_ASSIGNED | RMP_2M | 0x40000000 | RMP_ASID(7), "its entry");
+	check_eq(rmp_assign(page, 0, 1, false, false), FAIL_OVERLAP, "4K inside a 2M entry");
+	check_eq(rmp_release(page, false), FAIL_OVERLAP, "also to release it");
 
-	equal(psmash(page), FAIL_INPUT, "PSMASH of an address that is not 2M-aligned");
-	equal(psmash(pages << 12), 4, "PSMASH of what is not covered: FAIL_BADADDR");
-	equal(psmash(REGION_B), FAIL_INPUT, "PSMASH of a page that is not assigned");
-	equal(psmash(REGION_A), OK, "PSMASH");
-	equal(lo(page), 1 | 0x40003000 | 7ULL << 51, "one of the 512 entries");
-	equal(lo(REGION_A) & ~0xff8ULL, 1 | 0x40000000 | 7ULL << 51, "the first one");
-	equal(subpages(REGION_A), 511, "511 others are counted");
-	equal(psmash(REGION_A), FAIL_INPUT, "PSMASH once more");
-	equal(release(REGION_A, true), FAIL_OVERLAP, "2M release of 4K pages");
+	section("APM3 PSMASH", "PSMASH turns a 2M entry into 512 of 4K, with consecutive GPAs.");
+	check_eq(psmash(page), FAIL_INPUT, "address that is not 2M-aligned");
+	check_eq(psmash((not_covered + REGION - 1) & -REGION), FAIL_BADADDR,
+		 "what is not covered");
+	check_eq(psmash(REGION_B), FAIL_INPUT, "page that is not assigned");
+	check_eq(psmash(REGION_A), RMP_OK, "a 2M page");
+	check_eq(rmp_entry(page), RMP_ASSIGNED | 0x40003000 | RMP_ASID(7), "one of the 512 entries");
+	check_eq(rmp_entry(REGION_A + 511 * PAGE_SIZE),
+		 RMP_ASSIGNED | 0x401ff000 | RMP_ASID(7), "the last one");
+	check_eq(rmp_entry(REGION_A) & ~0xff8UL, RMP_ASSIGNED | 0x40000000 | RMP_ASID(7),
+		 "the first one");
+	check_eq(rmp_table()[(REGION_A >> 12) + 511][1] & 0xffffffff, 0x1f,
+		 "all have the rights of the whole");
+	check_eq(subpages(REGION_A), 511, "511 others are counted");
+	check_eq(psmash(REGION_A), FAIL_INPUT, "once more");
+	check_eq(rmp_release(REGION_A, true), FAIL_OVERLAP, "2M release of 4K pages");
 	for (int i = 0; i < 512; i++)
-		release(REGION_A + i * 4096, false);
-	equal(lo(REGION_A), 0, "all released");
+		rmp_release(REGION_A + i * PAGE_SIZE, false);
+	check_eq(rmp_entry(REGION_A), 0, "all released");
+	check_eq(rmp_assign(REGION_A, 0, 7, true, false), RMP_OK, "2M again");
+	check_eq(rmp_release(REGION_A, true), RMP_OK, "2M release of a 2M page");
+	check_eq(rmp_entry(REGION_A), 0, "is empty");
 
-	equal(rmpupdate(REGION_A, 0, 0, false, true), OK, "give a page to the firmware");
-	equal(release(REGION_A, false), FAIL_PERMISSION,
-	      "RMPUPDATE of an immutable page: FAIL_PERMISSION");
+	section("APM2 15.36.3", "An immutable page cannot be changed by the hypervisor.");
+	check_eq(rmp_assign(REGION_A, 0, 0, false, true), RMP_OK, "give a page to the firmware");
+	check_eq(rmp_release(REGION_A, false), FAIL_PERMISSION, "RMPUPDATE, to take it back");
+	check_eq(rmp_assign(REGION_A, 0, 1, false, false), FAIL_PERMISSION, "RMPUPDATE, to a guest");
+	check_eq(rmp_assign(REGION_A, 0, 0, true, true), FAIL_PERMISSION, "RMPUPDATE of the 2M around it");
+	rmp_assign(REGION_B, 0, 5, true, true);
+	check_eq(psmash(REGION_B), FAIL_PERMISSION, "PSMASH of a guest's page in launch");
 }
 
 static void test_rmpread(void)
 {
 	struct rmp_state st = { 0 };
-	u64 page = REGION_B + 0x5000;
+	u64 page = REGION_C + 0x5000;
 
-	rmpupdate(page, 0x7000, 9, false, false);
-	equal(rmpread(page, &st), OK, "RMPREAD");
-	ok(st.gpa == 0x7000 && st.assigned == 1 && !(st.pagesize & 1) &&
-	   !st.immutable && st.asid == 9, "RMPREAD gives the entry");
-	equal(rmpread(REGION_B, &st), OK, "RMPREAD of the region's first page");
-	ok(!st.assigned && st.pagesize == 2, "region status says that one is assigned");
-	equal(rmpread(pages << 12, &st), FAIL_INPUT, "RMPREAD of what is not covered");
-	release(page, false);
+	section("APM3 RMPREAD", "RMPREAD gives the entry in the format of RMPUPDATE; page size 2 tells of assigned pages in the region.");
+	rmp_assign(page, 0x7000, 9, false, false);
+	check_eq(rmpread(page, &st), RMP_OK, "an assigned page");
+	check(st.gpa == 0x7000 && st.assigned == 1 && !(st.pagesize & 1) &&
+	      !st.immutable && st.asid == 9, "its entry");
+	check_eq(rmpread(REGION_C, &st), RMP_OK, "the region's first page");
+	check(!st.assigned && st.pagesize == 2, "region status says that one is assigned");
+	check_eq(rmpread(not_covered, &st), FAIL_INPUT, "what is not covered");
+	rmp_release(page, false);
 }
 
-static void test_access(void)
+/* A host's view of a guest's page; who may access what is in rmp_access.c. */
+static void test_view(void)
 {
 	u64 page = REGION_C + 0x8000, v, w;
 
+	section("APM2 15.34.5", "What is private to a guest is ciphertext for the host.");
 	map_4k(REGION_C, split);
 	*(volatile u64 *)page = SECRET;
 	*(volatile u64 *)(page + 8) = SECRET;
-	rmpupdate(page, 0, 3, false, false);
+	rmp_assign(page, 0, 3, false, false);
+	check(try_read(page, &v) == NO_EXCEPTION, "a read does not fault");
+	check(v != SECRET, "but does not see the contents");
+	check(try_read(page + 8, &w) == NO_EXCEPTION && w != v && w != SECRET,
+	      "equal plaintext does not look equal");
+	check(try_read(page, &w) == NO_EXCEPTION && w == v, "the view is stable");
+	rmp_release(page, false);
 
-	ok(!try_write((void *)page, 1), "host write to a guest's page faults");
-	raised(PF, PF_P | PF_W | PF_RMP, "with the RMP bit");
-	equal(exc_cr2, page, "and CR2");
-	ok(try_read((void *)page, &v), "host read does not fault");
-	ok(v != SECRET, "but does not see the contents");
-	ok(try_read((void *)(page + 8), &w) && w != v && w != SECRET,
-	   "equal plaintext does not look equal");
-	ok(try_read((void *)page, &w) && w == v, "the view is stable");
-	ok(try_write((void *)(page + 0x1000), 2), "next page can be written by a 4K mapping");
+	section("APM2 15.36.12", "WRMSR of VM_HSAVE_PA is #GP(0) for a page that is not the hypervisor's.");
+	rmp_assign(page, 0, 3, false, false);
+	check_eq(wrmsr_safe(MSR_VM_HSAVE_PA, page), GP, "a guest's page");
+	check_eq(wrmsr_safe(MSR_VM_HSAVE_PA, REGION_A), GP, "firmware's page");
+	check_eq(wrmsr_safe(MSR_VM_HSAVE_PA, page + PAGE_SIZE), NO_EXCEPTION, "the host's own");
 
-	/* A 2M mapping needs all sub-pages. */
-	map_2m(REGION_C);
-	ok(!try_write((void *)(page + 0x1000), 3), "but not by a 2M mapping");
-	raised(PF, PF_P | PF_W | PF_RMP, "with the RMP bit");
-	ok(try_read((void *)(page + 0x1000), &v) && v == 2, "where reads are fine");
-
-	/* Page tables have to be the host's. */
-	map_4k(REGION_A, split_a);
-	for (int i = 0; i < 512; i++)
-		((volatile u64 *)REGION_A)[512 + i] = (REGION_C + i * 4096) | 7;
-	pd[REGION_B >> 21] = (REGION_A + 0x1000) | 7;
-	flush_tlb();
-	ok(try_read((void *)REGION_B, &v), "a page table in the host's memory");
-	rmpupdate(REGION_A + 0x1000, 0, 3, false, false);
-	try_read((void *)REGION_B, &v);
-	raised(PF, PF_P | PF_RMP, "is a fault once it is a guest's");
-	release(REGION_A + 0x1000, false);
-	ok(try_read((void *)REGION_B, &v), "and works when it is released");
-	map_2m(REGION_B);
-
-	ok(!wrmsr(VM_HSAVE_PA, page), "VM_HSAVE_PA cannot be a guest's page");
-	ok(wrmsr(VM_HSAVE_PA, REGION_B), "but one of the host's");
-
-	map_4k(REGION_C, split);
-	ok(try_write((void *)(page - 0x1000), 1), "fill the TLB for a page");
-	rmpupdate(page - 0x1000, 0, 3, false, false);
-	ok(!try_write((void *)(page - 0x1000), 1), "RMPUPDATE drops the translation");
-
-	/* Firmware's pages: readable, not writable. */
-	ok(try_read((void *)REGION_A, &v), "firmware's page can be read");
-	ok(!try_write((void *)REGION_A, v), "but not written");
-
-	release(page, false);
-	release(page - 0x1000, false);
-	map_4k(REGION_C, split);
-	ok(try_write((void *)page, 1), "a released page can be written");
+	section("APM2 15.36.10", "Translations that are cached go when the RMP changes.");
+	check_eq(try_write(page - 0x1000, 1), NO_EXCEPTION, "fill the TLB for a page");
+	rmp_assign(page - 0x1000, 0, 3, false, false);
+	check_eq(try_write(page - 0x1000, 1), PF, "RMPUPDATE drops the translation");
+	rmp_release(page, false);
+	rmp_release(page - 0x1000, false);
+	check_eq(try_write(page, 1), NO_EXCEPTION, "a released page can be written");
 }
 
 static void test_guest_only(void)
 {
-	TRY(".byte 0xf2, 0x0f, 0x01, 0xff", : : "a"(REGION_A), "c"(0), "d"(1)
-	    : "r11", "memory", "cc");
-	raised(UD, 0, "PVALIDATE is #UD in the host");
-	TRY(".byte 0xf3, 0x0f, 0x01, 0xfe", : : "a"(REGION_A), "c"(0), "d"(1)
-	    : "r11", "memory", "cc");
-	raised(UD, 0, "RMPADJUST is #UD in the host");
+	u64 size = 0, attrs = 1;
+	bool cf;
+
+	section("APM3 PVALIDATE", "PVALIDATE, RMPADJUST and RMPQUERY are #UD outside of SNP guests.");
+	pvalidate(REGION_A, 0, 1, &cf);
+	check_raised(UD, 0, "PVALIDATE");
+	rmpadjust(REGION_A, 0, 1);
+	check_raised(UD, 0, "RMPADJUST");
+	rmpquery(REGION_A, &size, &attrs);
+	check_raised(UD, 0, "RMPQUERY");
 }
 
-int main(void);
-int main(void)
+void test_main(void)
 {
 	test_before();
 	enable_snp();
 	test_locks();
+	test_rmpupdate_input();
 	test_rmpupdate();
 	test_rmpread();
-	test_access();
+	test_view();
 	test_guest_only();
-	done();
 }

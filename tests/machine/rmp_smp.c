@@ -7,30 +7,22 @@
  */
 #include "snp.h"
 
-#define REGION		0x8000000UL
-#define PAGE		(REGION + 0x7000)
+#define AREA		0x8000000UL
+#define PAGE		(AREA + 0x7000)
 #define SECRET		0x5ec4e75ec4e75ec4UL
 #define ROUNDS		100
 #define UPDATES		3000
 
-#define PF		14
-#define FAIL_INUSE	3
 #define PF_P_W_RMP	0x80000003u
-
-static u64 *rmp;
-static u64 region_pt[512] __attribute__((aligned(4096)));
 
 /* Written by CPU 1, but for stop */
 static volatile u64 loops, writes, plaintext, wrong_faults;
 static volatile bool stop;
 
+/* Not rmp_assign(): ex_vector is CPU 1's here. */
 static u32 rmpupdate(u64 spa, bool assigned)
 {
-	struct {
-		u64 gpa;
-		u8 assigned, pagesize, immutable, rsvd;
-		u32 asid;
-	} __attribute__((packed, aligned(16))) st = {
+	struct rmp_state st = {
 		.gpa = 0x1000, .assigned = assigned, .asid = assigned ? 5 : 0,
 	};
 	u32 ret;
@@ -40,44 +32,16 @@ static u32 rmpupdate(u64 spa, bool assigned)
 	return ret;
 }
 
-static u64 entry(u64 spa)
-{
-	return ((volatile u64 *)rmp)[(spa >> 12) * 2];
-}
-
-/* Only 4K mappings may write next to a guest's page. */
-static void split(void)
-{
-	u64 *pml4 = (u64 *)(READ_CR(3) & ~0xfffUL);
-	u64 *pdpt = (u64 *)(pml4[0] & ~0xfffUL & ~C_BIT);
-	u64 *pd;
-
-	if (pdpt[0] & BIT(7)) {
-		static u64 new_pd[512] __attribute__((aligned(4096)));
-
-		for (u64 i = 0; i < 512; i++)
-			new_pd[i] = i << 21 | 0xe7;
-		pdpt[0] = (u64)new_pd | 0x67;
-	}
-	pd = (u64 *)(pdpt[0] & ~0xfffUL & ~C_BIT);
-	for (u64 i = 0; i < 512; i++)
-		region_pt[i] = (REGION + i * 4096) | 0x67;
-	pd[REGION >> 21] = (u64)region_pt | 0x67;
-	WRITE_CR(3, READ_CR(3));
-}
-
 static void cpu_1_enable(void *arg)
 {
 	snp_start_cpu();
-	WRITE_CR(3, READ_CR(3));
+	flush_tlb();
 }
 
 static void cpu_1_writes(void *arg)
 {
 	while (!stop) {
-		EX_BEGIN();
-		asm volatile(EX("movq %0, (%1)") : : "r"(SECRET), "r"(PAGE) : "memory");
-		if (ex_vector == NO_EXCEPTION)
+		if (try_write(PAGE, SECRET) == NO_EXCEPTION)
 			writes++;
 		else if (ex_vector != PF || ex_error != PF_P_W_RMP)
 			wrong_faults++;
@@ -91,9 +55,7 @@ static void cpu_1_reads(void *arg)
 	while (!stop) {
 		u64 v;
 
-		EX_BEGIN();
-		asm volatile(EX("movq (%1), %0") : "=r"(v) : "r"(PAGE) : "memory");
-		if (ex_vector != NO_EXCEPTION)
+		if (try_read(PAGE, &v) != NO_EXCEPTION)
 			wrong_faults++;
 		else if (v == SECRET)
 			plaintext++;
@@ -158,8 +120,8 @@ static void update(u64 spa)
 
 static void cpu_1_updates(void *arg)
 {
-	update(REGION + 0x2000);
-	rmpupdate(REGION + 0x2000, true);
+	update(AREA + 0x2000);
+	rmpupdate(AREA + 0x2000, true);
 }
 
 static struct snp_vcpu vcpu;
@@ -178,6 +140,7 @@ static void cpu_1_guest(void *arg)
 
 static void test_in_use(void)
 {
+	section("APM2 15.36.12", "VMCB and VMSA of a running guest are in use: RMPUPDATE fails with FAIL_INUSE.");
 	ap_run(cpu_1_guest, NULL);
 	while (shared->result[1] < 10)
 		cpu_relax();
@@ -192,26 +155,25 @@ static void test_in_use(void)
 
 void test_main(void)
 {
-	u64 base = rdmsr(MSR_RMP_BASE), end = rdmsr(MSR_RMP_END);
-
-	rmp = (u64 *)(base + 0x4000);
-	memset((void *)base, 0, end + 1 - base);
-	split();
+	rmp_clear();
+	own_pte(PAGE);		/* Only 4K mappings may write next to a guest's page. */
 	snp_set_up(&vcpu, 0);
 	snp_start();
 	ap_run(cpu_1_enable, NULL);
 	ap_wait();
 
+	section("APM2 15.36.10", "RMPUPDATE drops cached translations on every CPU before it retires.");
 	test_access(cpu_1_writes, &writes, "write");
 	test_access(cpu_1_reads, &plaintext, "sight of plaintext");
 
+	section("APM2 15.36.3", "Entries change atomically.");
 	ap_run(cpu_1_updates, NULL);
-	update(REGION + 0x1000);
-	rmpupdate(REGION + 0x1000, true);
+	update(AREA + 0x1000);
+	rmpupdate(AREA + 0x1000, true);
 	ap_wait();
 	check_eq(update_failures, 0, "updates from two CPUs succeed");
-	check(entry(REGION + 0x1000) & entry(REGION + 0x2000) & 1, "both have been made");
-	check_eq(entry(REGION) >> 3 & 0x1ff, 2, "the region counts both");
+	check(rmp_entry(AREA + 0x1000) & rmp_entry(AREA + 0x2000) & 1, "both have been made");
+	check_eq(rmp_entry(AREA) >> 3 & 0x1ff, 2, "the region counts both");
 	test_in_use();
 	test_done();
 }

@@ -31,8 +31,6 @@
 #define VC_NOACCEL		0x402
 #define VC_NOT_RESTARTABLE	0x406
 
-#define GP			13
-#define VC			29
 #define NOT_RESTARTABLE		BIT(63)
 
 /* Device vectors of the guest; LOW and HIGH differ in priority class */
@@ -126,13 +124,13 @@ static char outcome(u32 vector)
 	return '?';
 }
 
-static char try_write(u32 msr, u64 val)
+static char x2_write(u32 msr, u64 val)
 {
 	vc_code = 0;
 	return outcome(wrmsr_safe(msr, val));
 }
 
-static char try_read(u32 msr, u64 *val)
+static char x2_read(u32 msr, u64 *val)
 {
 	vc_code = 0;
 	return outcome(rdmsr_safe(msr, val));
@@ -157,7 +155,7 @@ static void g_start(u64 arg)
 
 static void g_try_write(u64 arg)
 {
-	shared->result[0] = try_write(shared->result[0], shared->result[1]);
+	shared->result[0] = x2_write(shared->result[0], shared->result[1]);
 	shared->result[1] = vc_info_1;
 	shared->result[2] = vc_info_2;
 }
@@ -166,7 +164,7 @@ static void g_try_read(u64 arg)
 {
 	u64 val;
 
-	shared->result[0] = try_read(shared->result[0], &val);
+	shared->result[0] = x2_read(shared->result[0], &val);
 	shared->result[1] = val;
 }
 
@@ -187,7 +185,7 @@ static void g_table(u64 write)
 	u64 val;
 
 	for (int i = 0; i < 256; i++) {
-		char c = write ? try_write(X2APIC + i, 0) : try_read(X2APIC + i, &val);
+		char c = write ? x2_write(X2APIC + i, 0) : x2_read(X2APIC + i, &val);
 
 		if ((c == 'F' || c == 'T') &&
 		    vc_info_1 != ((write ? BIT(32) : 0) | (u64)i << 4))
@@ -238,7 +236,7 @@ static void g_priority(u64 arg)
 	wrmsr(X2MSR(TPR), 0);
 
 	/* EOI with nothing in service */
-	r[16] = try_write(X2MSR(EOI), 0);
+	r[16] = x2_write(X2MSR(EOI), 0);
 	r[17] = vc_count;
 	wrmsr(X2MSR(TPR), 0);
 	r[18] = vc_count;
@@ -252,7 +250,7 @@ static void g_level(u64 arg)
 	auto_eoi = false;
 	set_bit(ISR, LEVEL, true);
 	set_bit(TMR, LEVEL, true);
-	r[0] = try_write(X2MSR(EOI), 0);
+	r[0] = x2_write(X2MSR(EOI), 0);
 	r[1] = vc_info_1;
 	r[2] = vc_info_2;
 	r[3] = bit(ISR, LEVEL);
@@ -261,7 +259,7 @@ static void g_level(u64 arg)
 	wrmsr(X2MSR(SELF_IPI), LEVEL);
 	r[4] = bit(TMR, LEVEL);
 	window();
-	r[5] = try_write(X2MSR(EOI), 0);
+	r[5] = x2_write(X2MSR(EOI), 0);
 	r[6] = bit(ISR, LEVEL);
 }
 
@@ -445,7 +443,7 @@ static void g_spin(u64 arg)
 
 static void g_touch_tpr(u64 arg)
 {
-	shared->result[0] = try_write(X2MSR(TPR), 0);
+	shared->result[0] = x2_write(X2MSR(TPR), 0);
 	shared->result[1] = vc_code;
 	shared->result[2] = vc_info_2;
 }
@@ -490,6 +488,7 @@ static void request(int vector)
 
 static void test_invalid(void)
 {
+	section("APM2 15.36.21", "VMRUN fails with other injection modes, a control that is not valid, or a feature that is not allowed.");
 	check_eq(snp_run(&restricted), EXIT_INVALID, "with RestrictedInjection");
 	check_eq(snp_run(&alternate), EXIT_INVALID, "with AlternateInjection");
 	check_eq(snp_run(&mbz), EXIT_INVALID, "reserved bits of the control");
@@ -510,6 +509,7 @@ static void test_invalid(void)
 /* What the VMSA's VINTR_CTRL says, and ReflectVC */
 static void test_vmsa(void)
 {
+	section("APM2 15.36.21", "Virtual interrupt state is that of the VMSA.");
 	no_gif.vmcb->int_ctl |= V_GIF;
 	shared->fn[0] = g_no_gif;
 	check_eq(snp_run(&no_gif), EXIT_VMGEXIT, "VGIF of the VMSA clear");
@@ -531,6 +531,7 @@ static void test_engine_off(void)
 {
 	u64 val;
 
+	section("APM2 15.36.21", "With the engine off every x2APIC access is #VC(MSR), and the host can deliver nothing.");
 	call(g_start, 0);
 	check_eq(r[0] >> 18 & 1, 1, "SEV_STATUS says Secure AVIC");
 	check_eq(good.vmcb->guest_sev_features, SNP_ACTIVE | SECURE_AVIC,
@@ -561,6 +562,7 @@ static void test_control(void)
 {
 	u64 val = 0;
 
+	section("APM2 15.36.21", "SECURE_AVIC_CONTROL exists in Secure AVIC mode only; reserved bits and invalid addresses are #GP(0).");
 	check_eq(wrmsr_safe(MSR_CONTROL, 0), GP, "host: control MSR is #GP");
 	check_eq(rdmsr_safe(MSR_CONTROL, &val), GP, "host: reading it, too");
 	check_eq(guest_write(MSR_CONTROL, BIT(2)), 'G', "control: reserved bit 2");
@@ -611,6 +613,7 @@ static char expected(int i, bool write)
 
 static void test_table(void)
 {
+	section("APM2 15.36.21", "With the engine on, registers are accelerated, trap or fault as in table 15-22.");
 	for (int write = 0; write < 2; write++) {
 		int wrong = 0;
 
@@ -648,6 +651,7 @@ static void test_ipi(void)
 	};
 	u64 val = 0;
 
+	section("APM2 15.36.21", "ICR is accelerated for fixed edge interrupts to self; the rest is #VC(401h) with a reason.");
 	for (unsigned int i = 0; i < ARRAY_SIZE(cases); i++) {
 		bool ok = guest_write(X2MSR(ICR), cases[i].icr) == 'I' &&
 			  r[1] == cases[i].icr && r[2] == (u64)cases[i].reason << 32;
@@ -662,6 +666,7 @@ static void test_ipi(void)
 
 static void test_priority(void)
 {
+	section("APM2 15.36.21", "Vectors of IRR are delivered by priority, above PPR; EOI ends the highest in service.");
 	call(g_priority, 0);
 	check_eq(r[0], 1, "SELF_IPI sets IRR");
 	check_eq(r[1], 1, "ICR to self sets IRR");
@@ -685,6 +690,7 @@ static void test_priority(void)
 
 static void test_level(void)
 {
+	section("APM2 15.36.21", "EOI of a level-triggered vector traps.");
 	call(g_level, 0);
 	check_eq(r[0], 'T', "EOI of a level vector traps");
 	check_eq(r[1], BIT(32) | EOI, "exit_info_1");
@@ -697,6 +703,7 @@ static void test_level(void)
 
 static void test_requested(void)
 {
+	section("APM2 15.36.21", "VMRUN moves requested vectors that are allowed to IRR, and clears the request.");
 	call(g_allow, 0);
 	request(LOW);
 	call(g_look, 0);
@@ -720,6 +727,7 @@ static void test_requested(void)
 
 static void test_nmi(void)
 {
+	section("APM2 15.36.21", "V_NMI comes from the VMSA, NmiReq, and the host where AllowedNmi is set.");
 	call(g_enable, 0);
 	call(g_nmi_req, 0);
 	check_eq(r[6], 0, "NmiReq is for VMRUN only");
@@ -753,6 +761,7 @@ static void test_nmi(void)
 
 static void test_hlt(void)
 {
+	section("APM2 15.9", "Idle-HLT does not exit while an interrupt of the backing page can be delivered.");
 	svm_intercept(good.vmcb, EXIT_HLT, false);
 	svm_intercept(good.vmcb, EXIT_IDLE_HLT, true);
 	check(!snp_call(&good, g_hlt, 0), "HLT with nothing pending exits");
@@ -771,6 +780,7 @@ static void test_interrupted(void)
 	u64 gpa = (u64)far_stack + PAGE_SIZE;
 	u64 pte = *snp_npt(gpa);
 
+	section("APM2 15.36.21", "An interrupted delivery is kept in the VMSA, and goes on at the next VMRUN.");
 	*snp_npt(gpa) = 0;
 	check(!snp_call(&good, g_interrupted, 0), "interrupt to a stack that is not mapped");
 	check_eq(good.vmcb->exit_code, EXIT_NPF, "exits with a nested page fault");
@@ -852,6 +862,7 @@ static void test_doorbell(void)
 
 	for (int i = 100; i < 105; i++)
 		r[i] = 0;
+	section("APM2 15.36.21", "A doorbell makes a CPU in guest mode look at the backing page.");
 	set_handler(KICK, on_kick);
 	ap_run(ap, NULL);
 	if (!check(eventually(&r[100]), "vCPU 1 runs"))
@@ -890,6 +901,7 @@ static void ap_lose_page(void *arg)
 
 static void test_doorbell_no_page(void)
 {
+	section("APM2 15.36.21", "A nested page fault on the backing page is not restartable: the vCPU is BUSY for ever.");
 	for (int i = 100; i < 106; i++)
 		r[i] = 0;
 	ap_run(ap_lose_page, NULL);
@@ -913,6 +925,7 @@ static void test_page(void)
 	u64 gpa = (u64)backing[0];
 	u64 pte = *snp_npt(gpa);
 
+	section("APM2 15.36.21", "A backing page that is not validated is #VC(406h).");
 	/* Assigned anew: no longer validated */
 	call(g_enable, 0);
 	snp_assign(gpa, false);
@@ -942,6 +955,7 @@ void test_main(void)
 	u32 a, b, c, d;
 
 	cpuid(0x8000001f, 0, &a, &b, &c, &d);
+	section("APM2 15.36.21", "CPUID reports Secure AVIC and ALLOWED_SEV_FEATURES.");
 	check(a & BIT(26), "CPUID has SecureAvic");
 	check(a & BIT(27), "CPUID has AllowedSevFeatures");
 	if (!(a & BIT(26)) || !(a & BIT(4)))

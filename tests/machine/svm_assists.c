@@ -18,10 +18,6 @@
 #define EXIT_EFER_TRAP		0x8f
 #define EXIT_CR4_TRAP		0x94
 
-#define BP			3
-#define DF			8
-#define GP			13
-#define PF			14
 #define VECTOR			0x41
 
 #define INFO_MOV		BIT(63)
@@ -81,6 +77,7 @@ static void fault(void (*fn)(void), void (*end)(void), u64 code, const char *nam
 
 static void test_next_rip(void)
 {
+	section("APM2 15.7.1", "nRIP is the next instruction for exits due to one, and 0 for the others.");
 	start(g_cpuid);
 	svm_intercept(v.vmcb, EXIT_CPUID, true);
 	FAULT(g_cpuid, EXIT_CPUID, "CPUID");
@@ -113,6 +110,7 @@ static void test_next_rip(void)
 
 static void test_decode(void)
 {
+	section("APM2 15.8.4", "Decode assists name the register, address or vector of the instruction.");
 	start(g_read_cr8);
 	v.vmcb->intercept[0] = BIT(8);
 	FAULT(g_read_cr8, EXIT_READ_CR + 8, "MOV from CR8");
@@ -156,6 +154,7 @@ static void test_decode(void)
 
 static void test_traps(void)
 {
+	section("APM2 15.9", "CR and EFER write traps exit after the write, with the new value.");
 	start(g_write_cr4);
 	svm_intercept(v.vmcb, EXIT_CR4_TRAP, true);
 	v.vmcb->rax = v.vmcb->cr4 ^ CR4_PCE;
@@ -175,6 +174,7 @@ static void test_traps(void)
 
 static void test_injection(void)
 {
+	section("APM2 15.20", "EVENTINJ delivers an event through the IDT before the first instruction of the guest.");
 	start(g_nop);
 	v.vmcb->event_inj = EVENT_VALID | 4 << 8 | VECTOR;
 	v.vmcb->next_rip = (u64)g_nop_end;
@@ -213,6 +213,7 @@ void test_main(void)
 {
 	u32 a, b, c, d;
 
+	section("APM2 15.7.1", "CPUID reports NRIPS and DecodeAssists.");
 	cpuid(0x8000000a, 0, &a, &b, &c, &d);
 	if (!check(d & BIT(3), "CPUID has NRIPS") || !check(d & BIT(7), "CPUID has DecodeAssists"))
 		return;

@@ -143,6 +143,7 @@ void test_main(void)
 	wrmsr(X2APIC_LVTT, TIMER);
 	wrmsr(0xc0000081, star);
 
+	section("APM2 15.35.8", "VMRUN of any VMSA ends in an exit and leaves the host as it was.");
 	check_eq(run_plain(&v), EXIT_VMGEXIT, "the plain VMSA");
 	for (int i = 0; i < ROUNDS && ok; i++) {
 		u64 code;

@@ -56,6 +56,7 @@ void guest_nops(void);
 
 static void test_nmi(void)
 {
+	section("APM2 15.21.10", "A pending V_NMI is taken when NMIs are not blocked; taking it blocks them until IRET.");
 	start(guest_calls, V_NMI_ENABLE | V_NMI);
 	exited(EXIT_VMMCALL, 0x101, "V_NMI is taken at once");
 	check_eq(v.vmcb->int_ctl & (V_NMI | V_NMI_BLOCKED), V_NMI_BLOCKED,
@@ -111,6 +112,7 @@ static void guest_clgi(void)
 
 static void test_gif(void)
 {
+	section("APM2 15.33.2", "Virtual GIF holds virtual interrupts and NMIs off; CLGI and STGI of the guest change it without an exit.");
 	start(guest_gif, V_NMI_ENABLE | V_NMI | V_GIF_ENABLE);
 	exited(EXIT_VMMCALL, 1, "virtual GIF clear: no NMI");
 	exited(EXIT_VMMCALL, 0x101, "STGI: NMI");
@@ -136,6 +138,7 @@ static void guest_hlt(void)
 
 static void test_idle_hlt(void)
 {
+	section("APM2 15.9", "Idle-HLT exits only if no virtual interrupt or NMI is pending.");
 	start(guest_hlt, V_NMI_ENABLE);
 	svm_intercept(v.vmcb, EXIT_IDLE_HLT, true);
 	exited(EXIT_IDLE_HLT, 0, "HLT with nothing pending");
@@ -171,6 +174,7 @@ void test_main(void)
 	u32 a, b, c, d;
 
 	cpuid(0x8000000a, 0, &a, &b, &c, &d);
+	section("APM2 15.21.10", "CPUID reports virtual NMI, and Idle-HLT.");
 	check(d & BIT(25), "CPUID has VNMI");
 	check(d & BIT(30), "CPUID has IdleHltIntercept");
 	svm_init();

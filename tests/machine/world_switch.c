@@ -29,10 +29,6 @@
 #define VMSA_XCR0_		0x3e8
 #define DEBUG_VIRT		BIT(5)
 
-#define UD			6
-#define GP			13
-#define PF			14
-#define VC			29
 #define VECTOR			0x41
 
 #define CR0_TS			BIT(3)
@@ -347,6 +343,7 @@ static void test_vmrun(void)
 	u32 a, b, max_asid, min_sev;
 
 	cpuid(0x8000001f, 0, &a, &b, &max_asid, &min_sev);
+	section("APM2 15.34.3", "VMRUN with inconsistent SEV controls, or an ASID that is not for it, is VMEXIT_INVALID.");
 	INVALID(v.vmcb->nested_ctl = 6, "SEV without nested paging");
 	INVALID(v.vmcb->nested_ctl = 5, "SEV-ES without SEV");
 	INVALID(v.vmcb->nested_ctl = 3, "SEV with an ASID of SEV-ES");
@@ -354,6 +351,7 @@ static void test_vmrun(void)
 	INVALID(v.vmcb->asid = 0, "ASID 0");
 	INVALID(v.vmcb->asid = max_asid + 1, "ASID above the highest");
 	INVALID(v.vmcb->asid = 2, "another guest's ASID");
+	section("APM2 15.36.12", "The VMSA has to be a VMSA page of the guest: covered, its ASID, VMSA=1, mutable.");
 	INVALID(v.vmcb->vmsa += 8, "misaligned VMSA");
 	INVALID(v.vmcb->vmsa |= BIT(51), "VMSA beyond physical memory");
 	INVALID(v.vmcb->vmsa = IMAGE_COPY, "VMSA in a page that is none");
@@ -361,9 +359,11 @@ static void test_vmrun(void)
 		"SEV feature that is not allowed");
 	INVALID(svm_intercept(v.vmcb, EXIT_VMRUN, false), "VMRUN not intercepted");
 
+	section("APM2 15.35.8", "An error in loading guest state is VMEXIT_INVALID, BUSY is VMEXIT_BUSY.");
 	for (unsigned int i = 0; i < ARRAY_SIZE(bad); i++)
 		check_eq(snp_run(&bad[i].v), bad[i].exit_code, bad[i].name);
 
+	section("APM2 15.36.12", "VMCB, VM_HSAVE_PA and the target of VMSAVE have to be the hypervisor's, else #GP(0).");
 	check_eq(vmrun_safe(VMSAS), GP, "#GP: VMCB in a guest's page");
 	check_eq(vmrun_safe(SHARED + 8), GP, "#GP: misaligned VMCB");
 	check_eq(wrmsr_safe(MSR_VM_HSAVE_PA, VMSAS), GP,
@@ -381,10 +381,12 @@ static void test_state(void)
 	u64 dr6, dr7, msr;
 	u16 cw;
 
+	section("APM2 15.35.7", "The GHCB MSR is loaded from and saved to VMCB 0A0h; it does not exist in the host.");
 	check_eq(rdmsr_safe(MSR_GHCB, &msr), GP, "GHCB MSR is #GP in the host");
 	check_eq(rdmsr_safe(MSR_GUEST_TSC_FREQ, &msr), GP,
 		 "GUEST_TSC_FREQ is #GP in the host");
 
+	section("APM2 B-3", "State is saved, loaded and reset by swap type.");
 	v.vmcb->ghcb = 0x7654000;
 	asm volatile("mov %0, %%cr2; mov %0, %%dr6; mov %1, %%dr7; fninit"
 		     : : "r"(0x1000ULL), "r"(0x700ULL));
@@ -425,6 +427,7 @@ static void test_state(void)
 	check_eq(shared->result[1], 0x3ff0000000000000, "ST(0) is kept");
 	check_eq(shared->result[2], 0x400921fb54442d18, "ST(1) is kept");
 
+	section("APM2 B-1", "GUEST_INTERRUPT_MASK tells RFLAGS.IF of a SEV-ES guest.");
 	snp_call(&v, g_sti, 0);
 	check(v.vmcb->int_state & 2, "GUEST_INTERRUPT_MASK is RFLAGS.IF: set");
 	snp_run(&v);
@@ -436,6 +439,7 @@ static void test_nae(void)
 	static u8 msrpm[2 * PAGE_SIZE] __attribute__((aligned(PAGE_SIZE)));
 	u64 saved = v.vmcb->msrpm;
 
+	section("APM2 15.35.5", "An intercepted instruction that is no automatic exit is #VC, with the exit code as its error code.");
 	memset(msrpm, 0xff, sizeof(msrpm));
 	v.vmcb->msrpm = (u64)msrpm;
 	svm_intercept(v.vmcb, EXIT_RDTSC, true);
@@ -482,6 +486,7 @@ static void trap(void (*fn)(u64), u64 code, u64 bits, u64 set, const char *name)
 
 static void test_traps(void)
 {
+	section("APM2 15.35.9", "HLT, PAUSE and write traps are automatic exits, with RIP behind the instruction.");
 	trap(g_hlt, EXIT_HLT, 0, 0, "HLT");
 	trap(g_pause, EXIT_PAUSE, 0, 0, "PAUSE");
 	trap(g_cr0, EXIT_CR0_TRAP, CR0_TS, CR0_TS, "MOV to CR0");
@@ -504,6 +509,7 @@ static void inject(u64 event, u64 error, u64 seen_error, const char *name)
 
 static void test_injection(void)
 {
+	section("APM2 15.35.8", "EVENTINJ works but for software interrupts, #BP and #OF, which are VMEXIT_INVALID.");
 	inject(EVENT_INTR | VECTOR, 0, 0, "an interrupt");
 	inject(EVENT_EXCEPTION | BIT(11) | PF, 0x15, 0x15, "#PF with an error code");
 	INVALID(v.vmcb->event_inj = EVENT_VALID | 4 << 8 | VECTOR,
@@ -515,6 +521,7 @@ static void test_injection(void)
 
 static void test_reflect(void)
 {
+	section("APM2 15.36.9", "With ReflectVC, #VC is the automatic exit VMEXIT_VC.");
 	check(snp_call(&reflect, g_start, 0), "a guest with ReflectVC");
 	shared->fn[0] = g_reflect;
 	check_eq(snp_run(&reflect), EXIT_VC, "its #VC is VMEXIT_VC");
@@ -525,6 +532,7 @@ static void test_debug(void)
 {
 	u64 seen, old;
 
+	section("APM2 B-3", "DR0-3 are swapped with DebugVirtualization only.");
 	asm volatile("mov %0, %%dr0" : : "r"(0x1000ULL));
 	snp_call(&v, g_dr0, 0x2000);
 	asm volatile("mov %%dr0, %0" : "=r"(seen));

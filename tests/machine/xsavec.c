@@ -11,7 +11,6 @@
 #define PKRU		BIT(9)
 #define COMPACTED	BIT(63)
 
-#define GP		13
 
 /* Offsets in the save area */
 #define MXCSR		24
@@ -83,6 +82,7 @@ void test_main(void)
 	u32 a, b, c, d, pkru, mxcsr = 0x1f80;
 	u64 v[4];
 
+	section("APM2 11.5.9", "XSAVEC writes the compacted form, which XRSTOR reads.");
 	cpuid(0xd, 1, &a, &b, &c, &d);
 	if (!(a & BIT(1))) {
 		skip("no XSAVEC");
@@ -130,6 +130,7 @@ void test_main(void)
 	store(v, &pkru);
 	check(!v[0] && !v[1] && !memcmp(v + 2, high, 16), "and XMM5, but not the upper half");
 
+	section("APM2 11.5.9", "XRSTOR of a header that is not valid is #GP(0).");
 	memcpy(area, copy, sizeof(copy));
 	*field(RESERVED) = 1;
 	check_eq(xrstor(~0UL), GP, "reserved bytes of the header: #GP");

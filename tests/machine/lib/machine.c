@@ -18,6 +18,7 @@
 /* ---- Reporting ---------------------------------------------------------- */
 
 static unsigned int tests, failed;
+static const char *tag = "TEST set-up";
 
 static void put(char c)
 {
@@ -98,11 +99,17 @@ void print(const char *fmt, ...)
 	va_end(ap);
 }
 
+void section(const char *new_tag, const char *says)
+{
+	tag = new_tag;
+	print("# section %s: %s\n", tag, says);
+}
+
 bool check(bool ok, const char *fmt, ...)
 {
 	va_list ap;
 
-	print("%sok %u - ", ok ? "" : "not ", ++tests);
+	print("%sok %u - %s: ", ok ? "" : "not ", ++tests, tag);
 	va_start(ap, fmt);
 	vprint(fmt, ap);
 	va_end(ap);
@@ -117,6 +124,14 @@ bool check_eq(u64 seen, u64 expected, const char *what)
 	if (seen == expected)
 		return check(true, "%s", what);
 	return check(false, "%s: seen 0x%lx, expected 0x%lx", what, seen, expected);
+}
+
+bool check_raised(u32 vector, u32 error, const char *what)
+{
+	if (ex_vector == vector && ex_error == error)
+		return check(true, "%s", what);
+	return check(false, "%s: seen vector %d, error code 0x%x, CR2 0x%lx; expected %u, 0x%x",
+		     what, (int)ex_vector, ex_error, ex_cr2, vector, error);
 }
 
 void skip(const char *reason)
@@ -149,6 +164,8 @@ extern char vector_stubs[];
 extern const u64 ex_table[][2], ex_table_end[][2];
 
 volatile u32 ex_vector, ex_error;
+volatile u64 ex_cr2;
+static volatile u64 ex_fetch;
 static handler_t handlers[256];
 handler_t unexpected_handler;
 
@@ -157,16 +174,37 @@ void set_handler(int vector, handler_t handler)
 	handlers[vector] = handler;
 }
 
+u32 try_fetch(u64 va)
+{
+	EX_BEGIN();
+	ex_fetch = va;
+	asm volatile("call *%0" : : "r"(va) : "memory");
+	ex_fetch = 0;
+	return ex_vector;
+}
+
+static void caught(struct regs *r)
+{
+	ex_vector = r->vector;
+	ex_error = r->error_code;
+	ex_cr2 = READ_CR(2);
+}
+
 void trap(struct regs *r)
 {
 	if (handlers[r->vector]) {
 		handlers[r->vector](r);
 		return;
 	}
+	if (ex_fetch && r->rip == ex_fetch) {
+		caught(r);
+		r->rip = *(u64 *)r->rsp;
+		r->rsp += 8;
+		return;
+	}
 	for (int i = 0; &ex_table[i] < ex_table_end; i++) {
 		if (ex_table[i][0] == r->rip) {
-			ex_vector = r->vector;
-			ex_error = r->error_code;
+			caught(r);
 			r->rip = ex_table[i][1];
 			return;
 		}

@@ -2,7 +2,8 @@
  * Machine tests: the bare machine
  *
  * A test is one ELF file that QEMU starts by -kernel. It runs on the first
- * CPU, in 64-bit mode, without interrupts, with 512G mapped one to one; it prints TAP on the serial port and leaves by test_done().
+ * CPU, in 64-bit mode, without interrupts, with 512G mapped one to one; it
+ * prints TAP on the serial port and leaves by test_done().
  *
  * SPDX-License-Identifier: GPL-2.0-only
  */
@@ -29,6 +30,12 @@ void test_main(void);
 /* ---- Reporting ---------------------------------------------------------- */
 
 void print(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/*
+ * What the following checks are about: @tag is the manual and its section ("APM2
+ * 15.36.10"; also APM3, SNP for the firmware ABI), @says what it says there, in
+ * one sentence. The table in the machine's documentation is made of this.
+ */
+void section(const char *tag, const char *says);
 /* One TAP line; false makes the test fail. Returns @ok. */
 bool check(bool ok, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* The same for two numbers; shows both where they differ. */
@@ -52,8 +59,13 @@ void set_handler(int vector, handler_t handler);
 /* In place of the end of the test for what nobody handles */
 extern handler_t unexpected_handler;
 
-/* Vector and error code of the last exception that EX() caught */
+/* Vector, error code and CR2 of the last exception that EX() caught */
 extern volatile u32 ex_vector, ex_error;
+extern volatile u64 ex_cr2;
+/* Call @va, where there is a RET or no way to fetch one. Returns as wrmsr_safe(). */
+u32 try_fetch(u64 va);
+/* It was that one; shows it otherwise. */
+bool check_raised(u32 vector, u32 error, const char *what);
 #define NO_EXCEPTION	0xffffffffu
 
 /*
@@ -140,6 +152,9 @@ static inline void cpu_relax(void)
 {
 	asm volatile("pause" : : : "memory");
 }
+
+/* Exception vectors */
+enum { DB = 1, BP = 3, UD = 6, DF = 8, GP = 13, PF = 14, VC = 29 };
 
 #define barrier()	asm volatile("" : : : "memory")
 

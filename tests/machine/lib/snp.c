@@ -5,40 +5,18 @@
  */
 #include "snp.h"
 
-#define REGION		0x200000UL
 #define STACK		0x8000
-#define PTE		7UL		/* present, writable, user */
-#define PDE_2M		0x87UL
 
-/* Quadword 0 of an RMP entry (firmware ABI) */
-#define RMP_ASSIGNED	BIT(0)
-#define RMP_ASID(n)	((u64)(n) << 51)
-#define RMP_VMSA	BIT(61)
-#define RMP_VALIDATED	BIT(62)
-#define RMP_BOOKKEEPING	0x4000
-#define VMPL_ALL	0x1f
-
-struct rmp_update {
-	u64 gpa;
-	u8 assigned, size_2m, immutable, res;
-	u32 asid;
-	u8 res2[16];
-} __attribute__((packed, aligned(16)));
-
-extern struct {
-	u16 limit;
-	u64 base;
-} __attribute__((packed)) gdt_pointer, idt_pointer;
+/* Quadword 1 of an RMP entry (firmware ABI): all rights for all VMPLs */
+#define VMPL_ALL	0x1f1f1f1fUL
 
 void svm_vmrun(u64 vmcb, struct guest_regs *regs, u64 hsave);
 
 #define PAGE __attribute__((aligned(PAGE_SIZE)))
 static u64 npt_pml4[512] PAGE, npt_pdpt[512] PAGE, npt_pd[512] PAGE;
-static u64 npt_image[512] PAGE, npt_vmsas[512] PAGE;
 static u64 pml4[512] PAGE, pdpt[512] PAGE, pd[512] PAGE;
 static u8 hsave[2][PAGE_SIZE] PAGE;
 static struct vmcb vmcbs[SNP_VCPUS];
-static u8 no_bitmap[4 * PAGE_SIZE] PAGE;
 static u8 stacks[2][STACK] PAGE;
 static int vcpus;
 
@@ -73,12 +51,17 @@ static void guest_main(u64 index, u64 vmsa)
 	}
 }
 
-/* ---- The host ---------------------------------------------------------------- */
-
-static void set_seg(struct vmcb_seg *s, u16 selector, u16 attrib, u32 limit, u64 base)
+void guest_check_eq(u64 seen, u64 expected, const char *what)
 {
-	*s = (struct vmcb_seg){ selector, attrib, limit, base };
+	int index = guest_index();
+
+	shared->report[index].seen = seen;
+	shared->report[index].expected = expected;
+	shared->report[index].what = what;
+	vmgexit();
 }
+
+/* ---- The host ---------------------------------------------------------------- */
 
 void snp_set_up(struct snp_vcpu *v, int n)
 {
@@ -89,44 +72,21 @@ void snp_set_up(struct snp_vcpu *v, int n)
 
 	if (n >= vcpus)
 		vcpus = n + 1;
-	memset(vmcb, 0, sizeof(*vmcb));
 	memset((void *)vmsa, 0, PAGE_SIZE);
 	*v = (struct snp_vcpu){ .vmcb = vmcb, .vmsa = vmsa };
 
-	svm_intercept(vmcb, EXIT_INTR, true);
-	svm_intercept(vmcb, EXIT_NMI, true);
-	svm_intercept(vmcb, EXIT_SHUTDOWN, true);
-	svm_intercept(vmcb, EXIT_VMRUN, true);
-	svm_intercept(vmcb, EXIT_VMMCALL, true);
+	svm_set_control(vmcb, GUEST_ASID);
 	svm_intercept(vmcb, EXIT_HLT, true);
-	vmcb->iopm = vmcb->msrpm = (u64)no_bitmap;
-	vmcb->asid = GUEST_ASID;
-	vmcb->tlb_ctl = 1;
-	vmcb->int_ctl = V_INTR_MASKING | V_GIF_ENABLE;
+	vmcb->int_ctl |= V_GIF_ENABLE;
 	vmcb->nested_ctl = 7;			/* NP, SEV, SEV-ES */
 	vmcb->nested_cr3 = (u64)npt_pml4;
 	vmcb->lbr_ctl = 1;
 	vmcb->vmsa = vmsa;
 	vmcb->allowed_sev_features = ALLOWED_ENABLE | SNP_ACTIVE | SECURE_AVIC;
 
-	/* From here on @s is the VMSA. */
-	set_seg(&s->cs, 0x08, 0xa9b, 0xffffffff, 0);
-	set_seg(&s->ss, 0x10, 0xc93, 0xffffffff, 0);
-	s->ds = s->es = s->fs = s->gs = s->ss;
-	set_seg(&s->gdtr, 0, 0, gdt_pointer.limit, gdt_pointer.base);
-	set_seg(&s->idtr, 0, 0, idt_pointer.limit, idt_pointer.base);
-	set_seg(&s->tr, 0, 0x8b, 0xffff, 0);
-	set_seg(&s->ldtr, 0, 0x82, 0xffff, 0);
-	s->efer = rdmsr(MSR_EFER) | EFER_SVME;
-	s->cr0 = READ_CR(0);
+	/* The VMSA begins as the VMCB's state save area does. */
+	svm_set_state(s, (u64)guest_main, (u64)stacks[index] + STACK - 8);
 	s->cr3 = (u64)pml4 | C_BIT;
-	s->cr4 = READ_CR(4);
-	s->dr6 = 0xffff0ff0;
-	s->dr7 = 0x400;
-	s->rflags = 2;
-	s->rip = (u64)guest_main;
-	s->rsp = (u64)stacks[index] + STACK - 8;
-	s->g_pat = 0x0007040600070406;
 	*vmsa_field(vmsa, 0x330) = vmsa;	/* RSI */
 	*vmsa_field(vmsa, 0x338) = index;	/* RDI */
 	*vmsa_field(vmsa, VMSA_XCR0) = 1;
@@ -138,7 +98,7 @@ void snp_set_up(struct snp_vcpu *v, int n)
 
 static void rmp_entries(u64 spa, u64 gpa, unsigned int pages, u64 flags)
 {
-	u64 (*rmp)[2] = (void *)(rdmsr(MSR_RMP_BASE) + RMP_BOOKKEEPING);
+	u64 (*rmp)[2] = rmp_table();
 	u64 first = spa / PAGE_SIZE;
 
 	for (u64 i = 0; i < pages; i++) {
@@ -150,23 +110,50 @@ static void rmp_entries(u64 spa, u64 gpa, unsigned int pages, u64 flags)
 	rmp[first & ~511UL][0] |= (pages - 1) << 3;
 }
 
-void snp_start(void)
+/* 1G, by 2M. Whoever asks for an entry first comes here. */
+static void build_tables(void)
 {
+	if (pml4[0])
+		return;
 	npt_pml4[0] = (u64)npt_pdpt | PTE;
 	npt_pdpt[0] = (u64)npt_pd | PTE;
 	pml4[0] = (u64)pdpt | C_BIT | PTE;
 	pdpt[0] = (u64)pd | C_BIT | PTE;
-	for (u64 i = 0; i < 512; i++) {
-		npt_pd[i] = i * REGION | PDE_2M;
-		pd[i] = i * REGION | PDE_2M;
-		npt_image[i] = (IMAGE_COPY + i * PAGE_SIZE) | PTE;
-		npt_vmsas[i] = (VMSAS + i * PAGE_SIZE) | PTE;
-	}
-	npt_pd[IMAGE / REGION] = (u64)npt_image | PTE;
-	npt_pd[VMSAS / REGION] = (u64)npt_vmsas | PTE;
+	for (u64 i = 0; i < 512; i++)
+		npt_pd[i] = pd[i] = i * REGION | PDE_2M;
+	for (u64 i = 0; i < REGION; i += PAGE_SIZE)
+		*snp_npt(IMAGE + i) = (IMAGE_COPY + i) | PTE;
+	snp_npt(VMSAS);
 	pd[IMAGE / REGION] |= C_BIT;
 	pd[VMSAS / REGION] |= C_BIT;
+}
 
+u64 *snp_npt_pde(u64 gpa)
+{
+	build_tables();
+	return &npt_pd[gpa / REGION];
+}
+
+u64 *snp_npt(u64 gpa)
+{
+	return &page_split(snp_npt_pde(gpa), false)[gpa / PAGE_SIZE & 511];
+}
+
+u64 *snp_guest_pde(u64 va)
+{
+	build_tables();
+	return &pd[va / REGION];
+}
+
+u64 *snp_guest_pte(u64 va)
+{
+	return &page_split(snp_guest_pde(va), false)[va / PAGE_SIZE & 511];
+}
+
+void snp_start(void)
+{
+	build_tables();
+	memset(shared, 0, sizeof(*shared));
 	memcpy((void *)IMAGE_COPY, (void *)IMAGE, REGION);
 	rmp_entries(IMAGE_COPY, IMAGE, 512, 0);
 	rmp_entries(VMSAS, VMSAS, vcpus, RMP_VMSA);
@@ -178,41 +165,47 @@ void snp_start_cpu(void)
 	wrmsr(MSR_EFER, rdmsr(MSR_EFER) | EFER_SVME);
 	wrmsr(MSR_VM_HSAVE_PA, (u64)hsave[apic_id() & 1]);
 	wrmsr(MSR_HWCR, rdmsr(MSR_HWCR) | 1);
-	wrmsr(MSR_SYSCFG, rdmsr(MSR_SYSCFG) | SYSCFG_MFDM | SYSCFG_SNP_EN | SYSCFG_VMPL_EN);
+	rmp_enable();
+}
+
+static int index_of(const struct snp_vcpu *v)
+{
+	return v->vmsa & PAGE_SIZE ? 1 : 0;
+}
+
+/* What guest_check_eq() has left, if it has */
+static bool take_report(int index)
+{
+	const char *what = shared->report[index].what;
+
+	if (!what)
+		return false;
+	shared->report[index].what = NULL;
+	check_eq(shared->report[index].seen, shared->report[index].expected, what);
+	return true;
 }
 
 u64 snp_run(struct snp_vcpu *v)
 {
-	svm_vmrun((u64)v->vmcb, &v->regs, (u64)hsave[apic_id() & 1]);
+	do {
+		svm_vmrun((u64)v->vmcb, &v->regs, (u64)hsave[apic_id() & 1]);
+	} while (v->vmcb->exit_code == EXIT_VMGEXIT && take_report(index_of(v)));
 	return v->vmcb->exit_code;
 }
 
 bool snp_call(struct snp_vcpu *v, void (*fn)(u64), u64 arg)
 {
-	int index = v->vmsa & PAGE_SIZE ? 1 : 0;
+	int index = index_of(v);
 
 	shared->arg[index] = arg;
 	shared->fn[index] = fn;
 	return snp_run(v) == EXIT_VMGEXIT && !shared->fn[index];
 }
 
-u64 *snp_npt(u64 gpa)
-{
-	return &npt_image[(gpa - IMAGE) / PAGE_SIZE];
-}
-
 u32 snp_assign(u64 gpa, bool assigned)
 {
-	struct rmp_update u = { 0 };
-	u32 ret;
+	u64 spa = gpa - IMAGE + IMAGE_COPY;
 
-	if (assigned) {
-		u.gpa = gpa;
-		u.assigned = 1;
-		u.asid = GUEST_ASID;
-	}
-	asm volatile(".byte 0xf2, 0x0f, 0x01, 0xfe"
-		     : "=a"(ret) : "a"(gpa - IMAGE + IMAGE_COPY), "c"(&u)
-		     : "memory", "cc");
-	return ret;
+	return assigned ? rmp_assign(spa, gpa, GUEST_ASID, false, false) :
+			  rmp_release(spa, false);
 }

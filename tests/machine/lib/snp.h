@@ -3,25 +3,21 @@
  *
  * The guest runs this very program: a private copy of its image, at the same
  * guest physical and virtual addresses. All other memory is the host's, shared
- * and mapped one to one. What the guest runs are functions of the test, on
- * variables of its own; results go through the page at SHARED.
+ * and mapped one to one, unless a test hands it over. What the guest runs are
+ * functions of the test, on variables of its own; results go through the page at
+ * SHARED, or are reported by guest_check_eq().
  *
  * SPDX-License-Identifier: GPL-2.0-only
  */
 #ifndef SNP_H
 #define SNP_H
 
+#include "paging.h"
+#include "rmp.h"
 #include "svm.h"
 
-#define MSR_SYSCFG		0xc0010010
 #define MSR_HWCR		0xc0010015
-#define MSR_RMP_BASE		0xc0010132
-#define MSR_RMP_END		0xc0010133
 #define MSR_SEV_STATUS		0xc0010131
-
-#define SYSCFG_SNP_EN		BIT(24)
-#define SYSCFG_VMPL_EN		BIT(25)
-#define SYSCFG_MFDM		BIT(19)
 
 #define SNP_ACTIVE		BIT(0)
 #define REFLECT_VC		BIT(2)
@@ -30,7 +26,6 @@
 #define SECURE_AVIC		BIT(16)
 #define ALLOWED_ENABLE		BIT(63)
 
-#define C_BIT			BIT(51)
 #define GUEST_ASID		1
 
 /* VMSA fields beyond the state save area's */
@@ -62,6 +57,10 @@ struct shared {
 	void (*volatile fn[2])(u64);	/* by vCPU: to run next */
 	volatile u64 arg[2];
 	volatile u64 result[512];
+	struct {
+		const char *volatile what;
+		volatile u64 seen, expected;
+	} report[2];			/* by vCPU; none: what is NULL */
 };
 
 #define shared ((struct shared *)SHARED)
@@ -87,8 +86,16 @@ u64 snp_run(struct snp_vcpu *v);
 /* Run @fn(@arg) in the guest until it is done; false: some other exit. */
 bool snp_call(struct snp_vcpu *v, void (*fn)(u64), u64 arg);
 
-/* Nested page table entry of a page of the image */
+/*
+ * Entries for @gpa (or the guest's virtual address, which is the same) in the
+ * nested and in the guest's page tables. Of the latter the host has its own copy
+ * after snp_start(). Both maps are of 2M pages, but for the image; asking for the
+ * 4K entry splits them.
+ */
+u64 *snp_npt_pde(u64 gpa);
 u64 *snp_npt(u64 gpa);
+u64 *snp_guest_pde(u64 va);
+u64 *snp_guest_pte(u64 va);
 /* RMPUPDATE of the system page behind @gpa of the image; EAX */
 u32 snp_assign(u64 gpa, bool assigned);
 
@@ -100,6 +107,8 @@ static inline void vmgexit(void)
 	asm volatile("rep; vmmcall" : : : "memory");
 }
 
+/* A check that the guest makes; the host prints it in snp_run(). */
+void guest_check_eq(u64 seen, u64 expected, const char *what);
 /* Which vCPU this is: 0 or 1 */
 int guest_index(void);
 /* The VMSA of this vCPU, as the guest sees it */

@@ -30,54 +30,61 @@ void svm_intercept(struct vmcb *vmcb, unsigned int code, bool on)
 		*word |= BIT(bit % 32);
 }
 
-static void set_seg(struct vmcb_seg *s, u16 selector, u16 attrib)
+void svm_set_control(struct vmcb *vmcb, u32 asid)
 {
-	*s = (struct vmcb_seg){ selector, attrib, 0xffffffff, 0 };
-}
-
-void svm_set_up(struct vcpu *v, void (*fn)(void))
-{
-	int cpu = apic_id() & 1;
-	struct vmcb *vmcb = &vmcbs[cpu];
-	struct {
-		u16 limit;
-		u64 base;
-	} __attribute__((packed)) table;
-
 	memset(vmcb, 0, sizeof(*vmcb));
-	memset(&v->regs, 0, sizeof(v->regs));
-	v->vmcb = vmcb;
-
 	svm_intercept(vmcb, EXIT_INTR, true);
 	svm_intercept(vmcb, EXIT_NMI, true);
 	svm_intercept(vmcb, EXIT_SHUTDOWN, true);
 	svm_intercept(vmcb, EXIT_VMRUN, true);
 	svm_intercept(vmcb, EXIT_VMMCALL, true);
 	vmcb->iopm = vmcb->msrpm = (u64)no_bitmap;
-	vmcb->asid = 1;
+	vmcb->asid = asid;
 	vmcb->tlb_ctl = 1;
 	vmcb->int_ctl = V_INTR_MASKING;
+}
 
-	set_seg(&vmcb->cs, 0x08, 0xa9b);
-	set_seg(&vmcb->ss, 0x10, 0xc93);
-	vmcb->ds = vmcb->es = vmcb->fs = vmcb->gs = vmcb->ss;
+static struct vmcb_seg seg(u16 selector, u16 attrib, u32 limit, u64 base)
+{
+	return (struct vmcb_seg){ selector, attrib, limit, base };
+}
+
+void svm_set_state(struct vmcb *s, u64 rip, u64 rsp)
+{
+	struct {
+		u16 limit;
+		u64 base;
+	} __attribute__((packed)) table;
+
+	s->cs = seg(0x08, 0xa9b, 0xffffffff, 0);
+	s->ss = seg(0x10, 0xc93, 0xffffffff, 0);
+	s->ds = s->es = s->fs = s->gs = s->ss;
 	asm volatile("sgdt %0" : "=m"(table));
-	vmcb->gdtr.base = table.base;
-	vmcb->gdtr.limit = table.limit;
+	s->gdtr = seg(0, 0, table.limit, table.base);
 	asm volatile("sidt %0" : "=m"(table));
-	vmcb->idtr.base = table.base;
-	vmcb->idtr.limit = table.limit;
+	s->idtr = seg(0, 0, table.limit, table.base);
+	s->ldtr = seg(0, 0x82, 0xffff, 0);
+	s->tr = seg(0, 0x8b, 0xffff, 0);
+	s->efer = rdmsr(MSR_EFER) | EFER_SVME;
+	s->cr0 = READ_CR(0);
+	s->cr3 = READ_CR(3);
+	s->cr4 = READ_CR(4);
+	s->dr6 = 0xffff0ff0;
+	s->dr7 = 0x400;
+	s->rflags = 2;
+	s->rip = rip;
+	s->rsp = rsp;
+	s->g_pat = 0x0007040600070406;
+}
 
-	vmcb->efer = rdmsr(MSR_EFER);
-	vmcb->cr0 = READ_CR(0);
-	vmcb->cr3 = READ_CR(3);
-	vmcb->cr4 = READ_CR(4);
-	vmcb->dr6 = 0xffff0ff0;
-	vmcb->dr7 = 0x400;
-	vmcb->rflags = 2;
-	vmcb->rip = (u64)fn;
-	vmcb->rsp = (u64)guest_stack[cpu] + GUEST_STACK - 8;
-	vmcb->g_pat = 0x0007040600070406;
+void svm_set_up(struct vcpu *v, void (*fn)(void))
+{
+	int cpu = apic_id() & 1;
+
+	memset(&v->regs, 0, sizeof(v->regs));
+	v->vmcb = &vmcbs[cpu];
+	svm_set_control(v->vmcb, 1);
+	svm_set_state(v->vmcb, (u64)fn, (u64)guest_stack[cpu] + GUEST_STACK - 8);
 }
 
 u64 svm_run(struct vcpu *v)

@@ -120,6 +120,16 @@ struct vcpu {
 /* Turn SVM on for this CPU. */
 void svm_init(void);
 /*
+ * What guests of either kind begin with: intercepts that VMRUN or the test
+ * needs, permission maps without a bit set, virtual interrupt masking.
+ */
+void svm_set_control(struct vmcb *vmcb, u32 asid);
+/*
+ * State save area of @s, or a VMSA that begins 400h bytes after @s: 64-bit mode
+ * with the test's own tables, at @rip with the stack @rsp.
+ */
+void svm_set_state(struct vmcb *s, u64 rip, u64 rsp);
+/*
  * A guest in the address space of the test: same page tables and IDT, nested
  * paging off; @fn runs on a stack of its own. VMRUN, VMMCALL, INTR and NMI are
  * intercepted.

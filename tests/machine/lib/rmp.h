@@ -1,0 +1,175 @@
+/*
+ * Machine tests: the instructions of the RMP (APM vol. 3) and its entries
+ *
+ * SPDX-License-Identifier: GPL-2.0-only
+ */
+#ifndef RMP_H
+#define RMP_H
+
+#include "machine.h"
+
+#define MSR_SYSCFG		0xc0010010
+#define MSR_RMP_BASE		0xc0010132
+#define MSR_RMP_END		0xc0010133
+
+#define SYSCFG_MFDM		BIT(19)
+#define SYSCFG_MEM_ENC		BIT(23)
+#define SYSCFG_SNP_EN		BIT(24)
+#define SYSCFG_VMPL_EN		BIT(25)
+
+/* What the instructions return in EAX; FAULTED: see ex_vector */
+enum {
+	RMP_OK, FAIL_INPUT, FAIL_PERMISSION, FAIL_INUSE, FAIL_OVERLAP,
+	FAIL_BADADDR = 4, FAIL_SIZEMISMATCH = 6, FAULTED = 0xdead,
+};
+
+/* Quadword 0 of an entry (firmware ABI) */
+#define RMP_ASSIGNED		BIT(0)
+#define RMP_2M			BIT(1)
+#define RMP_IMMUTABLE		BIT(2)
+#define RMP_ASID(n)		((u64)(n) << 51)
+#define RMP_VMSA		BIT(61)
+#define RMP_VALIDATED		BIT(62)
+#define RMP_BOOKKEEPING		0x4000
+
+/* VMPL rights, RDX of RMPADJUST */
+#define VMPL_READ		BIT(8)
+#define VMPL_WRITE		BIT(9)
+#define VMPL_EXEC_USER		BIT(10)
+#define VMPL_EXEC_SUPER		BIT(11)
+#define ADJUST_VMSA		BIT(16)
+
+/* #PF error codes */
+#define PF_P			BIT(0)
+#define PF_W			BIT(1)
+#define PF_U			BIT(2)
+#define PF_RSVD			BIT(3)
+#define PF_ID			BIT(4)
+#define PF_RMP			BIT(31)
+
+/* In memory at RCX of RMPUPDATE and RMPREAD */
+struct rmp_state {
+	u64 gpa;
+	u8 assigned, pagesize, immutable, reserved;
+	u32 asid;
+	u8 rest[16];
+} __attribute__((packed, aligned(16)));
+
+static inline u64 (*rmp_table(void))[2]
+{
+	return (void *)(rdmsr(MSR_RMP_BASE) + RMP_BOOKKEEPING);
+}
+
+/* Quadword 0 of the entry of the page at @spa */
+static inline u64 rmp_entry(u64 spa)
+{
+	return ((volatile u64 (*)[2])rmp_table())[spa >> 12][0];
+}
+
+/* Pages that the RMP covers */
+static inline u64 rmp_pages(void)
+{
+	return (rdmsr(MSR_RMP_END) + 1 - rdmsr(MSR_RMP_BASE) - RMP_BOOKKEEPING) / 16;
+}
+
+/* Fill the table with zeroes: all pages are the hypervisor's. Before SNP is on. */
+static inline void rmp_clear(void)
+{
+	u64 base = rdmsr(MSR_RMP_BASE);
+
+	memset((void *)base, 0, rdmsr(MSR_RMP_END) + 1 - base);
+}
+
+/* SNP on for this CPU */
+static inline void rmp_enable(void)
+{
+	wrmsr(MSR_SYSCFG, rdmsr(MSR_SYSCFG) | SYSCFG_MFDM | SYSCFG_SNP_EN | SYSCFG_VMPL_EN);
+}
+
+static inline u32 rmpupdate_raw(u64 spa, const struct rmp_state *st)
+{
+	u32 ret = FAULTED;
+
+	EX_BEGIN();
+	asm volatile(EX(".byte 0xf2, 0x0f, 0x01, 0xfe") : "=a"(ret)
+		     : "a"(spa), "c"(st) : "memory", "cc");
+	return ex_vector == NO_EXCEPTION ? ret : (u32)FAULTED;
+}
+
+static inline u32 rmp_assign(u64 spa, u64 gpa, u32 asid, bool size_2m, bool immutable)
+{
+	struct rmp_state st = {
+		.gpa = gpa, .assigned = 1, .pagesize = size_2m,
+		.immutable = immutable, .asid = asid,
+	};
+
+	return rmpupdate_raw(spa, &st);
+}
+
+/* Back to the hypervisor */
+static inline u32 rmp_release(u64 spa, bool size_2m)
+{
+	struct rmp_state st = { .pagesize = size_2m };
+
+	return rmpupdate_raw(spa, &st);
+}
+
+static inline u32 psmash(u64 spa)
+{
+	u32 ret = FAULTED;
+
+	EX_BEGIN();
+	asm volatile(EX(".byte 0xf3, 0x0f, 0x01, 0xff") : "=a"(ret) : "a"(spa)
+		     : "memory", "cc");
+	return ex_vector == NO_EXCEPTION ? ret : (u32)FAULTED;
+}
+
+static inline u32 rmpread(u64 spa, struct rmp_state *st)
+{
+	u32 ret = FAULTED;
+
+	EX_BEGIN();
+	asm volatile(EX(".byte 0xf2, 0x0f, 0x01, 0xfd") : "=a"(ret)
+		     : "a"(spa), "c"(st) : "memory", "cc");
+	return ex_vector == NO_EXCEPTION ? ret : (u32)FAULTED;
+}
+
+/* In a guest. @cf: nothing has changed. */
+static inline u32 pvalidate(u64 va, u64 size, u64 validate, bool *cf)
+{
+	u32 ret = FAULTED;
+	u8 c = 0;
+
+	EX_BEGIN();
+	asm volatile(EX(".byte 0xf2, 0x0f, 0x01, 0xff") "setc %1"
+		     : "=a"(ret), "+&q"(c) : "a"(va), "c"(size), "d"(validate)
+		     : "memory", "cc");
+	*cf = c;
+	return ex_vector == NO_EXCEPTION ? ret : (u32)FAULTED;
+}
+
+/* @attrs: VMPL in 7:0, rights in 15:8, ADJUST_VMSA */
+static inline u32 rmpadjust(u64 va, u64 size, u64 attrs)
+{
+	u32 ret = FAULTED;
+
+	EX_BEGIN();
+	asm volatile(EX(".byte 0xf3, 0x0f, 0x01, 0xfe") : "=a"(ret)
+		     : "a"(va), "c"(size), "d"(attrs) : "memory", "cc");
+	return ex_vector == NO_EXCEPTION ? ret : (u32)FAULTED;
+}
+
+static inline u32 rmpquery(u64 va, u64 *size, u64 *attrs)
+{
+	u32 ret = FAULTED;
+	u64 c = *size, d = *attrs;
+
+	EX_BEGIN();
+	asm volatile(EX(".byte 0xf3, 0x0f, 0x01, 0xfd") : "=a"(ret), "+c"(c), "+d"(d)
+		     : "a"(va) : "memory", "cc");
+	*size = c;
+	*attrs = d;
+	return ex_vector == NO_EXCEPTION ? ret : (u32)FAULTED;
+}
+
+#endif
