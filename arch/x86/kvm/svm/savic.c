@@ -152,19 +152,17 @@ static bool savic_request_not_taken(struct vcpu_svm *svm)
 
 static void savic_notify(struct kvm_vcpu *vcpu, enum savic_notify how)
 {
-	struct savic *savic = to_svm(vcpu)->savic;
-
 	switch (how) {
 	case SAVIC_NOTIFY_KICK:
-		savic->stat.kicks++;
+		atomic64_inc(&vcpu->stat.savic_kicks);
 		kvm_vcpu_kick(vcpu);
 		break;
 	case SAVIC_NOTIFY_DOORBELL:
-		savic->stat.doorbells++;
+		atomic64_inc(&vcpu->stat.savic_doorbells);
 		avic_ring_doorbell(vcpu);
 		break;
 	case SAVIC_NOTIFY_WAKE:
-		savic->stat.wakes++;
+		atomic64_inc(&vcpu->stat.savic_wakes);
 		kvm_vcpu_wake_up(vcpu);
 		break;
 	default:
@@ -190,7 +188,7 @@ void savic_deliver_interrupt(struct kvm_vcpu *vcpu, int trig_mode, int vector)
 	trace_kvm_savic_post(vcpu, vector, trig_mode);
 
 	if (vector < SAVIC_FIRST_VECTOR) {
-		savic->stat.illegal_vectors++;
+		atomic64_inc(&vcpu->stat.savic_illegal_vectors);
 		return;
 	}
 
@@ -199,7 +197,6 @@ void savic_deliver_interrupt(struct kvm_vcpu *vcpu, int trig_mode, int vector)
 		set_bit(vector, savic->level);
 
 	set_bit(vector, savic->pending);
-	savic->stat.posted++;
 
 	/*
 	 * Rule 2, sender's side: the vector must be visible before vcpu->mode is
@@ -208,6 +205,8 @@ void savic_deliver_interrupt(struct kvm_vcpu *vcpu, int trig_mode, int vector)
 	 * with those between leaving guest mode and savic_has_interrupt().
 	 */
 	smp_mb__after_atomic();
+
+	atomic64_inc(&vcpu->stat.savic_posted);
 
 	/* Only VMRUN looks at REQUESTED_IRR, a doorbell would do nothing. */
 	savic_notify(vcpu, SAVIC_NOTIFY_KICK);
@@ -328,8 +327,10 @@ void savic_prepare_vmrun(struct vcpu_svm *svm)
 		smp_mb__after_atomic();
 	}
 
-	if (unlikely(control->int_ctl & V_NMI_PENDING_MASK))
+	if (unlikely(control->int_ctl & V_NMI_PENDING_MASK)) {
+		savic->nmi_in_flight = true;
 		trace_kvm_savic_nmi(&svm->vcpu);
+	}
 
 	if (bitmap_empty(savic->pending, KVM_NR_INTERRUPTS))
 		return;
@@ -342,7 +343,7 @@ void savic_prepare_vmrun(struct vcpu_svm *svm)
 	savic->irr_new = true;
 	savic->irr_in_flight = true;
 
-	savic->stat.requests++;
+	svm->vcpu.stat.savic_irr_requests++;
 	trace_kvm_savic_request_irr(&svm->vcpu, control->requested_irr);
 }
 
@@ -367,10 +368,24 @@ void savic_complete_vmrun(struct vcpu_svm *svm)
 	savic->irr_new = false;
 	savic->irr_in_flight = control->update_irr;
 
+	if (control->int_ctl & V_NMI_PENDING_MASK)
+		return;
+
+	if (unlikely(savic->nmi_in_flight)) {
+		savic->nmi_in_flight = false;
+		vcpu->stat.savic_nmis++;
+	}
+
 	/* Hardware holds one pending NMI, KVM another.  Pass on the latter. */
-	if (unlikely(vcpu->arch.nmi_pending) &&
-	    !(control->int_ctl & V_NMI_PENDING_MASK))
+	if (unlikely(vcpu->arch.nmi_pending))
 		kvm_make_request(KVM_REQ_NMI, vcpu);
+}
+
+/* Tell the guest, by one of GHCB_ERR_*, that its request isn't valid. */
+static void savic_refuse(struct vcpu_svm *svm, u64 error)
+{
+	svm->vcpu.stat.savic_refused_vmgexits++;
+	svm_vmgexit_bad_input(svm, error);
 }
 
 static void savic_look_again_ipi(struct kvm_vcpu *vcpu, void *nmi)
@@ -407,6 +422,7 @@ static bool savic_send_ipi(struct kvm_vcpu *vcpu, u64 icr)
 		return false;
 	}
 
+	vcpu->stat.savic_ipis++;
 	trace_kvm_savic_ipi(vcpu, icr, false);
 
 	return !kvm_apic_visit_ipi_targets(vcpu->arch.apic, icr,
@@ -433,6 +449,7 @@ static bool savic_forward_ipi(struct kvm_vcpu *vcpu, u64 icr)
 		return false;
 	}
 
+	vcpu->stat.savic_forwarded_ipis++;
 	trace_kvm_savic_ipi(vcpu, icr, true);
 
 	return !kvm_x2apic_icr_write(vcpu->arch.apic, icr);
@@ -453,7 +470,7 @@ static int savic_send_eois(struct kvm_vcpu *vcpu)
 
 	for_each_set_bit(vector, savic->eoi, KVM_NR_INTERRUPTS) {
 		__clear_bit(vector, savic->eoi);
-		savic->stat.level_eois++;
+		vcpu->stat.savic_level_eois++;
 		trace_kvm_savic_eoi(vcpu, vector);
 
 #ifdef CONFIG_KVM_IOAPIC
@@ -527,7 +544,7 @@ static int savic_eoi(struct kvm_vcpu *vcpu, int vector)
 
 	/* Nothing in service?  So be it, hardware ignores such an EOI, too. */
 	if (!found) {
-		savic->stat.spurious_eois++;
+		vcpu->stat.savic_spurious_eois++;
 		trace_kvm_savic_eoi(vcpu, -1);
 		return 1;
 	}
@@ -559,7 +576,7 @@ int savic_handle_idle_hlt(struct kvm_vcpu *vcpu)
 		return 1;
 
 	for_each_set_bit(vector, savic->eoi, KVM_NR_INTERRUPTS) {
-		savic->stat.missing_eois++;
+		vcpu->stat.savic_missing_eois++;
 		trace_kvm_savic_missing_eoi(vcpu, vector);
 	}
 
@@ -591,11 +608,11 @@ int savic_handle_msr_vmgexit(struct kvm_vcpu *vcpu)
 	switch (msr) {
 	case X2APIC_MSR(APIC_ICR):
 		if (!savic_send_ipi(vcpu, data))
-			svm_vmgexit_bad_input(svm, GHCB_ERR_INVALID_INPUT);
+			savic_refuse(svm, GHCB_ERR_INVALID_INPUT);
 		return 1;
 	case X2APIC_MSR(APIC_EOI):
 		if (data) {
-			svm_vmgexit_bad_input(svm, GHCB_ERR_INVALID_INPUT);
+			savic_refuse(svm, GHCB_ERR_INVALID_INPUT);
 			return 1;
 		}
 		return savic_eoi(vcpu, -1);
@@ -637,6 +654,7 @@ static bool savic_register(struct kvm_vcpu *vcpu, struct kvm_vcpu *target)
 		else
 			set_bit(SAVIC_PAGE_FROM_OTHER, &savic->flags);
 		WRITE_ONCE(savic->gpa, gpa);
+		target->stat.savic_page_registrations++;
 
 		/* Orders the GPA before the request, see savic_load_page(). */
 		kvm_make_request(KVM_REQ_LOAD_PROTECTED_APIC_PAGE, target);
@@ -679,9 +697,9 @@ static void savic_handle_register(struct kvm_vcpu *vcpu)
 
 	if (svm->vmcb->control.exit_info_1 == SVM_VMGEXIT_SAVIC_REGISTER_GPA &&
 	    !kvm_ghcb_rbx_is_valid(svm))
-		svm_vmgexit_bad_input(svm, GHCB_ERR_MISSING_INPUT);
+		savic_refuse(svm, GHCB_ERR_MISSING_INPUT);
 	else if (!target || !savic_register(vcpu, target))
-		svm_vmgexit_bad_input(svm, GHCB_ERR_INVALID_INPUT);
+		savic_refuse(svm, GHCB_ERR_INVALID_INPUT);
 }
 
 /* Fields of AVIC_NOACCEL's exit information (15.29.9.2). */
@@ -726,7 +744,7 @@ int savic_handle_vmgexit(struct kvm_vcpu *vcpu)
 		break;
 	}
 
-	svm_vmgexit_bad_input(svm, GHCB_ERR_INVALID_INPUT);
+	savic_refuse(svm, GHCB_ERR_INVALID_INPUT);
 	return 1;
 }
 
@@ -789,7 +807,7 @@ void savic_invalidate_range(struct kvm *kvm, gfn_t start, gfn_t end)
 		    gpa_to_gfn(gpa) < start || gpa_to_gfn(gpa) >= end)
 			continue;
 
-		savic->stat.page_losses++;
+		vcpu->stat.savic_page_losses++;
 		__set_bit(i, vcpus);
 		found = true;
 	}
@@ -839,7 +857,7 @@ int savic_load_page(struct kvm_vcpu *vcpu)
 	r = kvm_tdp_try_map_private(vcpu, gpa);
 	trace_kvm_savic_load_page(vcpu, gpa, r);
 	if (!r) {
-		savic->stat.page_loads++;
+		vcpu->stat.savic_page_loads++;
 		return 1;
 	}
 
@@ -905,6 +923,7 @@ void savic_init_vmcb(struct vcpu_svm *svm, bool init_event)
 	bitmap_zero(savic->pending, KVM_NR_INTERRUPTS);
 	clear_bit(SAVIC_LOOK_AGAIN, &savic->flags);
 	savic_discard_irr(svm);
+	savic->nmi_in_flight = false;
 
 	if (!init_event)
 		WRITE_ONCE(savic->gpa, INVALID_PAGE);
@@ -985,25 +1004,14 @@ static int savic_debugfs_show(struct seq_file *m, void *unused)
 	seq_printf(m, "flags: 0x%lx\n", READ_ONCE(savic->flags));
 	seq_printf(m, "pending: %*pbl\n", KVM_NR_INTERRUPTS, savic->pending);
 	seq_printf(m, "level: %*pbl\n", KVM_NR_INTERRUPTS, savic->level);
-
-	seq_printf(m, "posted: %llu\n", savic->stat.posted);
-	seq_printf(m, "requests: %llu\n", savic->stat.requests);
-	seq_printf(m, "kicks: %llu\n", savic->stat.kicks);
-	seq_printf(m, "doorbells: %llu\n", savic->stat.doorbells);
-	seq_printf(m, "wakes: %llu\n", savic->stat.wakes);
-	seq_printf(m, "level_eois: %llu\n", savic->stat.level_eois);
-	seq_printf(m, "spurious_eois: %llu\n", savic->stat.spurious_eois);
-	seq_printf(m, "missing_eois: %llu\n", savic->stat.missing_eois);
-	seq_printf(m, "illegal_vectors: %llu\n", savic->stat.illegal_vectors);
-	seq_printf(m, "page_loads: %llu\n", savic->stat.page_loads);
-	seq_printf(m, "page_losses: %llu\n", savic->stat.page_losses);
+	seq_printf(m, "eoi: %*pbl\n", KVM_NR_INTERRUPTS, savic->eoi);
 
 	return 0;
 }
 DEFINE_SHOW_ATTRIBUTE(savic_debugfs);
 
 /**
- * savic_create_vcpu_debugfs - show the vCPU's state and counters
+ * savic_create_vcpu_debugfs - show the vCPU's state
  * @vcpu: any vCPU
  * @dentry: the vCPU's debugfs directory
  */

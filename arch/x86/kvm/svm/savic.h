@@ -57,26 +57,14 @@ struct savic {
 	bool irr_new;
 	bool irr_in_flight;
 
+	/* V_NMI_PENDING was set at a VMRUN, and not taken yet. */
+	bool nmi_in_flight;
+
 	/*
 	 * The registered backing page, INVALID_PAGE if there is none.  Written
 	 * by the guest's requests (of any vCPU), read locklessly.
 	 */
 	gpa_t gpa;
-
-	/* For debugfs only, updates by several CPUs at once may get lost. */
-	struct {
-		u64 posted;
-		u64 requests;
-		u64 kicks;
-		u64 doorbells;
-		u64 wakes;
-		u64 level_eois;
-		u64 spurious_eois;
-		u64 missing_eois;
-		u64 illegal_vectors;
-		u64 page_loads;
-		u64 page_losses;
-	} stat;
 };
 
 #ifdef CONFIG_KVM_AMD_SEV

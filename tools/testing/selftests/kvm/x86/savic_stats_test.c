@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Secure AVIC: per-vCPU statistics.  What is counted is done by one thread, i.e.
+ * nothing happens at the same time, and all counts are exact.
+ */
+#include "apic.h"
+#include "ghcb.h"
+#include "kvm_test_harness.h"
+#include "kvm_util.h"
+#include "processor.h"
+#include "savic.h"
+#include "sev.h"
+#include "test_util.h"
+
+#define X2APIC_MSR(reg)		(APIC_BASE_MSR + ((reg) >> 4))
+
+#define VECTOR			0x51
+#define ILLEGAL_VECTOR		0xf
+
+static u32 nmis;
+
+static void nmi_handler(struct ex_regs *regs)
+{
+	nmis++;
+}
+
+static void guest_code(void)
+{
+	u64 error;
+
+	savic_enable();
+	savic_allow_vector(VECTOR);
+	GUEST_SYNC(0);
+
+	/* The host sent two before it ran the vCPU, and an NMI. */
+	savic_wait_for_irqs(VECTOR, 1);
+	GUEST_ASSERT_EQ(nmis, 1u);
+	GUEST_SYNC(0);
+
+	savic_send_ipi(0, VECTOR);
+	savic_wait_for_irqs(VECTOR, 2);
+	GUEST_SYNC(0);
+
+	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_EOI), 0), GHCB_OK);
+	GUEST_ASSERT_EQ(savic_register_page(~0ull, savic_page_gpa(0) + 1, &error),
+			GHCB_MALFORMED);
+	GUEST_SYNC(0);
+
+	GUEST_DONE();
+}
+
+#define FOR_EACH_STAT(x)							\
+	x(posted) x(illegal_vectors) x(kicks) x(doorbells) x(wakes)	\
+	x(irr_requests) x(nmis) x(ipis) x(forwarded_ipis)		\
+	x(level_eois) x(missing_eois) x(spurious_eois)			\
+	x(refused_vmgexits) x(page_registrations) x(page_losses)
+
+struct stats {
+#define FIELD(name) u64 name;
+	FOR_EACH_STAT(FIELD)
+};
+
+static struct stats get_stats(struct kvm_vcpu *vcpu)
+{
+#define GET(name) .name = vcpu_get_stat(vcpu, savic_##name),
+	return (struct stats) { FOR_EACH_STAT(GET) };
+}
+
+/* Compare what was counted since *@old, which becomes the new one. */
+static void expect_stats(struct kvm_vcpu *vcpu, struct stats *old, struct stats expected)
+{
+	struct stats new = get_stats(vcpu);
+
+#define EXPECT(name)							\
+	TEST_ASSERT(new.name - old->name == expected.name,		\
+		    "savic_" #name ": %lu more, expected %lu",		\
+		    new.name - old->name, expected.name);
+	FOR_EACH_STAT(EXPECT)
+
+	*old = new;
+}
+
+TEST(savic_stats)
+{
+	struct stats stats = {};
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+
+	vm = vm_savic_create(1, guest_code, &vcpu);
+	vm_install_exception_handler(vm, VECTOR, savic_irq_handler);
+	vm_install_exception_handler(vm, NMI_VECTOR, nmi_handler);
+	vm_sev_launch(vm, snp_default_policy(), NULL);
+	expect_stats(vcpu, &stats, (struct stats) {});
+
+	EXPECT_TRUE(savic_vcpu_run(vcpu));
+	EXPECT_GE(vcpu_get_stat(vcpu, savic_page_loads), 1ull);
+	expect_stats(vcpu, &stats, (struct stats) { .page_registrations = 1 });
+
+	/* Both vectors are one interrupt, and take one VMRUN. */
+	savic_send_msi(vm, 0, VECTOR);
+	savic_send_msi(vm, 0, VECTOR);
+	savic_send_msi(vm, 0, ILLEGAL_VECTOR);
+	vcpu_ioctl(vcpu, KVM_NMI, NULL);
+	expect_stats(vcpu, &stats, (struct stats) {
+		.posted = 2, .kicks = 2, .illegal_vectors = 1 });
+	EXPECT_TRUE(savic_vcpu_run(vcpu));
+	expect_stats(vcpu, &stats, (struct stats) { .irr_requests = 1, .nmis = 1 });
+
+	/* The sender is on its way to VMRUN, there is nobody to notify. */
+	EXPECT_TRUE(savic_vcpu_run(vcpu));
+	expect_stats(vcpu, &stats, (struct stats) { .ipis = 1 });
+
+	EXPECT_TRUE(savic_vcpu_run(vcpu));
+	expect_stats(vcpu, &stats, (struct stats) {
+		.spurious_eois = 1, .refused_vmgexits = 1 });
+
+	EXPECT_FALSE(savic_vcpu_run(vcpu));
+	kvm_vm_free(vm);
+}
+
+int main(int argc, char *argv[])
+{
+	__TEST_REQUIRE(kvm_has_savic(),
+		       "KVM doesn't offer Secure AVIC (bit 16 of KVM_X86_SEV_VMSA_FEATURES)");
+
+	return test_harness_run(argc, argv);
+}
