@@ -40,6 +40,11 @@
  *      sender sees IN_GUEST_MODE and sends an IPI, which is held until VMRUN
  *      and then ends guest mode at once.
  *
+ * Every such pair has a litmus test in Documentation/litmus-tests/kvm, named
+ * in parentheses where its barriers are.  NMIs from the host and the creation
+ * of APs aren't posted here, but are requests to a vCPU, for which the rules are
+ * the same (nmi-before-request, nmi-vs-entry, nmi-vs-sleep, ap-creation-vs-sleep).
+ *
  * Section numbers are of the AMD64 APM vol. 2, rev. 3.44.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -192,17 +197,24 @@ void savic_deliver_interrupt(struct kvm_vcpu *vcpu, int trig_mode, int vector)
 		return;
 	}
 
-	/* See the comment at struct savic's level. */
-	if (trig_mode)
+	if (trig_mode) {
 		set_bit(vector, savic->level);
+
+		/*
+		 * The guest can't EOI what isn't pending yet.  Pairs with the
+		 * xchg() in savic_prepare_vmrun() (level-before-pending).
+		 */
+		smp_mb__after_atomic();
+	}
 
 	set_bit(vector, savic->pending);
 
 	/*
 	 * Rule 2, sender's side: the vector must be visible before vcpu->mode is
 	 * read (by kvm_vcpu_kick()).  Pairs with the barrier between the store
-	 * of IN_GUEST_MODE in vcpu_enter_guest() and savic_prepare_vmrun(), and
-	 * with those between leaving guest mode and savic_has_interrupt().
+	 * of IN_GUEST_MODE in vcpu_enter_guest() and savic_prepare_vmrun()
+	 * (post-vs-entry), and with those between leaving guest mode and
+	 * savic_has_interrupt() (post-vs-exit, post-vs-sleep).
 	 */
 	smp_mb__after_atomic();
 
@@ -224,7 +236,9 @@ static void savic_look_again(struct kvm_vcpu *vcpu, bool nmi)
 
 	/*
 	 * Rule 2, sender's side: the flag must be visible before vcpu->mode is
-	 * read.  Pairs with the same barriers as in savic_deliver_interrupt().
+	 * read.  Pairs with the same barriers as in savic_deliver_interrupt()
+	 * (look-again-vs-entry, doorbell-vs-exit, look-again-vs-sleep), and
+	 * with VMRUN on another CPU (doorbell-vs-migration).
 	 */
 	smp_mb__after_atomic();
 
@@ -279,7 +293,9 @@ bool savic_has_interrupt(struct kvm_vcpu *vcpu)
 	 * OUTSIDE_GUEST_MODE is smp_mb__after_srcu_read_lock() in
 	 * vcpu_enter_guest() for a vCPU that just halted, and
 	 * set_current_state() in kvm_vcpu_block() for one that is about to
-	 * sleep.  Pairs with the senders' smp_mb__after_atomic().
+	 * sleep.  Pairs with the senders' smp_mb__after_atomic() (post-vs-exit,
+	 * post-vs-sleep, doorbell-vs-exit, look-again-vs-sleep), and for the
+	 * page with that in rcuwait_wake_up() (register-vs-sleep).
 	 */
 	return test_bit(SAVIC_LOOK_AGAIN, &savic->flags) ||
 	       !bitmap_empty(savic->pending, KVM_NR_INTERRUPTS) ||
@@ -321,8 +337,8 @@ void savic_prepare_vmrun(struct vcpu_svm *svm)
 		/*
 		 * The sender wrote the backing page before it set the flag, and
 		 * VMRUN reads the page after the flag is cleared.  Pairs with
-		 * the atomic in savic_look_again(): a sender that sets the flag
-		 * after this sees IN_GUEST_MODE.
+		 * the VMGEXIT before savic_look_again() (look-again-vs-vmrun):
+		 * a sender that sets the flag after this sees IN_GUEST_MODE.
 		 */
 		smp_mb__after_atomic();
 	}
@@ -656,7 +672,10 @@ static bool savic_register(struct kvm_vcpu *vcpu, struct kvm_vcpu *target)
 		WRITE_ONCE(savic->gpa, gpa);
 		target->stat.savic_page_registrations++;
 
-		/* Orders the GPA before the request, see savic_load_page(). */
+		/*
+		 * Orders the GPA before the request, see savic_load_page()
+		 * (register-vs-load).
+		 */
 		kvm_make_request(KVM_REQ_LOAD_PROTECTED_APIC_PAGE, target);
 		break;
 	case SVM_VMGEXIT_SAVIC_UNREGISTER_GPA:
@@ -666,6 +685,13 @@ static bool savic_register(struct kvm_vcpu *vcpu, struct kvm_vcpu *target)
 
 		/* The next user of this APIC mustn't see this one's vectors. */
 		bitmap_zero(savic->pending, KVM_NR_INTERRUPTS);
+
+		/*
+		 * Once the flag is taken nothing of the old vectors may be left.
+		 * Pairs with test_and_clear_bit() in savic_prepare_vmrun()
+		 * (unregister-vs-vmrun).
+		 */
+		smp_mb__before_atomic();
 		set_bit(SAVIC_DISCARD_IRR, &savic->flags);
 		vcpu->arch.regs[VCPU_REGS_RBX] = gpa;
 		break;
@@ -814,7 +840,8 @@ void savic_invalidate_range(struct kvm *kvm, gfn_t start, gfn_t end)
 
 	/*
 	 * Waits for the vCPUs to leave guest mode.  One that isn't in guest mode
-	 * sees the request after it has set IN_GUEST_MODE, and goes back.
+	 * sees the request after it has set IN_GUEST_MODE, and goes back
+	 * (zap-vs-entry).
 	 */
 	if (found)
 		kvm_make_vcpus_request_mask(kvm, KVM_REQ_LOAD_PROTECTED_APIC_PAGE, vcpus);
@@ -847,8 +874,9 @@ int savic_load_page(struct kvm_vcpu *vcpu)
 
 	/*
 	 * The request was cleared before the GPA is read, whoever changes it
-	 * makes a new request after that.  Likewise, whoever zaps the mapping
-	 * makes a new request before that.
+	 * makes a new request after that (register-vs-load).  Likewise, whoever
+	 * zaps the mapping makes a new request before that (zap-vs-load), for
+	 * which they see the GPA of a page that was mapped (register-vs-zap).
 	 */
 	gpa = READ_ONCE(savic->gpa);
 	if (!VALID_PAGE(gpa))
@@ -891,7 +919,8 @@ int savic_load_page(struct kvm_vcpu *vcpu)
  * one on its behalf, that is for the new VMSA, and the vCPU may get here twice
  * before that: the guest doesn't know when KVM is done with AP Destroy.
  *
- * Called with snp_vmsa_mutex held, i.e. not while the creator registers a page.
+ * Called with snp_vmsa_mutex held, i.e. not while the creator registers a page
+ * (ap-creation-vs-destruction).
  */
 void savic_new_vmsa(struct kvm_vcpu *vcpu, bool create)
 {
