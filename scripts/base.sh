@@ -1,4 +1,4 @@
-# How a script that builds in build/tree/linux builds the unmodified source. Sourced after lib.sh.
+# How a script that builds in build/tree/X builds the unmodified source. Sourced after lib.sh.
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=sh disable=SC2154
 
@@ -7,11 +7,21 @@
 # names for both, and ccache knows most of the files of one from the other.
 base_tree()
 {
-	if [ -z "${SAVIC_MOUNTED-}" ]; then
-		SAVIC_MOUNTED=1
-		export SAVIC_MOUNTED
-		# shellcheck disable=SC2016 # the inner shell's arguments
-		exec unshare --mount --propagation unchanged sh -c 'mount --bind "$1" "$2" && shift 2 && exec "$@"' sh \
-			"$build/tree/linux-base" "$build/tree/linux" "$0" "$@"
-	fi
+	base_mounted tree/linux "$@"
+}
+
+# base_mounted DIRECTORY ARGUMENT...: the same for any directory below build/: DIRECTORY-base is
+# mounted in its place. Called for several in the same order each time.
+base_mounted()
+{
+	mounted=$1
+	shift
+	case " ${SAVIC_MOUNTED-} " in
+	*" $mounted "*) return ;;
+	esac
+	SAVIC_MOUNTED="${SAVIC_MOUNTED-} $mounted"
+	export SAVIC_MOUNTED
+	# shellcheck disable=SC2016 # the inner shell's arguments
+	exec unshare --mount --propagation unchanged sh -c 'mount --bind "$1" "$2" && shift 2 && exec "$@"' sh \
+		"$build/$mounted-base" "$build/$mounted" "$0" "$@"
 }

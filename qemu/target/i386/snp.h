@@ -168,6 +168,8 @@ void snp_rmp_flush_tlbs(CPUX86State *env);
  * with FAIL_INUSE. Called around guest mode, by the CPU itself.
  */
 void snp_page_set_in_use(hwaddr spa, bool in_use);
+/* Does @cs use the page like that now? From any thread. */
+bool snp_page_in_use_by(CPUState *cs, hwaddr spa);
 /* RESET and INIT: the CPU uses no page any more. */
 void snp_rmp_cpu_reset(CPUState *cs);
 /* VMRUN's check of the VMSA page (15.36.12). */

@@ -14,6 +14,7 @@
 #include "tcg/helper-tcg.h"
 #include "qemu/host-utils.h"
 #include "snp.h"
+#include "x86-savic-regs.h"
 #include "target/i386/trace.h"
 
 /*
@@ -60,7 +61,6 @@ typedef struct VmsaField {
 #define REG(off, reg)           ENV(off, SWAP_B, VMSA_QWORD, regs[reg])
 #define CTL(off, swap)          { off, swap, VMSA_CONTROL, 0 }
 
-#define VMSA_VMPL               0x0ca
 #define VMSA_CPL                0x0cb
 #define VMSA_EFER               0x0d0
 #define VMSA_CR4                0x148
@@ -77,8 +77,6 @@ typedef struct VmsaField {
 #define VMSA_GUEST_EXITINFO2    0x398
 #define VMSA_GUEST_EXITINTINFO  0x3a0
 #define VMSA_GUEST_NRIP         0x3a8
-#define VMSA_SEV_FEATURES       0x3b0
-#define VMSA_VINTR_CTRL         0x3b8
 #define VMSA_GUEST_EXITCODE     0x3c0
 #define VMSA_TLB_ID             0x3d0
 #define VMSA_PCPU_ID            0x3d8
@@ -89,7 +87,6 @@ typedef struct VmsaField {
 /* What the processor swaps ends with YMM_HI. */
 #define VMSA_STATE_SIZE         0x670
 
-#define VMSA_VINTR_CTRL_BUSY    (1ULL << 63)
 #define VMSA_VINTR_INT_SHADOW   (1ULL << 10)
 
 static const VmsaField vmsa_fields[] = {

@@ -362,6 +362,20 @@ void snp_page_set_in_use(hwaddr spa, bool in_use)
     qemu_rec_mutex_unlock(&rmp_mutex);
 }
 
+bool snp_page_in_use_by(CPUState *cs, hwaddr spa)
+{
+    bool used = false;
+    RmpUser *user;
+
+    qemu_rec_mutex_lock(&rmp_mutex);
+    user = rmp_user(cs->cpu_index);
+    for (int i = 0; i < ARRAY_SIZE(user->pages); i++) {
+        used |= user->pages[i] == (spa >> TARGET_PAGE_BITS) + 1;
+    }
+    qemu_rec_mutex_unlock(&rmp_mutex);
+    return used;
+}
+
 void snp_rmp_cpu_reset(CPUState *cs)
 {
     qemu_rec_mutex_lock(&rmp_mutex);
