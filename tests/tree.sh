@@ -2,7 +2,8 @@
 # Checks of the repository itself: patches, work trees, licences.
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# usage: tree.sh spdx | links | refresh linux|qemu | series linux|qemu | checkpatch linux|qemu
+# usage: tree.sh spdx | links | refresh linux|qemu | series linux|qemu | checkpatch linux|qemu |
+#                docs linux|qemu
 set -eu
 cd "$(dirname "$0")/.."
 repo=$PWD
@@ -99,8 +100,30 @@ checkpatch)
 		exit 1
 	fi
 	;;
+docs)
+	# The manuals with our pages in them, as far as these are likely to refer: no warning about a file
+	# that we add or change.
+	out=$build/docs/$x
+	mkdir -p "$out"
+	case $x in
+	linux) make -s -C "build/tree/$x" O="$out" SPHINXDIRS=virt/kvm htmldocs ;;
+	qemu)
+		sphinx-build -q -b dummy -d "$out/doctrees" -D version=0 -D release=0 \
+			-D exclude_patterns=about,devel,interop,specs,tools,user "build/tree/$x/docs" "$out"
+		;;
+	esac >"$out/said" 2>&1 || { cat "$out/said"; exit 1; }
+	cat "$out/said"
+	pages=$( (new_files "$x"; git -C "build/tree/$x" diff --name-only --no-renames base HEAD) |
+		grep '\.\(rst\|inc\|hx\)$' || :)
+	[ -n "$pages" ] || { echo "no page of ours"; exit 1; }
+	bad=0
+	for page in $pages; do
+		! grep -F "/$page:" "$out/said" || bad=1
+	done
+	exit $bad
+	;;
 *)
-	echo "usage: tree.sh spdx|links|refresh X|series X|checkpatch X" >&2
+	echo "usage: tree.sh spdx|links|refresh X|series X|checkpatch X|docs X" >&2
 	exit 2
 	;;
 esac
