@@ -251,6 +251,8 @@ bool snp_rmp_lookup(CPUX86State *env, hwaddr spa, SnpRmpEntry *e)
 
 void snp_rmp_write(CPUX86State *env, hwaddr spa, const SnpRmpEntry *e)
 {
+    trace_snp_rmp_write(spa, e->gpa, e->asid, e->assigned, e->size_2m,
+                        e->immutable, e->validated, e->vmsa);
     qemu_rec_mutex_lock(&rmp_mutex);
     rmp_write_pfn(rmp_get_map(env), spa >> TARGET_PAGE_BITS, e);
     qemu_rec_mutex_unlock(&rmp_mutex);
@@ -330,6 +332,10 @@ static void flush_after(CPUX86State *env, RmpMap *m, uint64_t pfn,
                 mask |= cpu_mask(cs);
             }
         }
+    }
+    if (mask) {
+        trace_snp_rmp_flush(self->cpu_index, pfn << TARGET_PAGE_BITS, npages,
+                            mask);
     }
     if (mask & (~cpu_mask(self) | 1 << 15)) {
         tlb_flush_all_cpus_synced(self);
@@ -1100,6 +1106,7 @@ SnpMsrWrite snp_wrmsr(CPUX86State *env, uint32_t msr, uint64_t val)
 {
     switch (msr) {
     case MSR_AMD64_SYSCFG:
+        trace_snp_wrmsr(env_cpu(env)->cpu_index, msr, val);
         if (snp_enabled(env)) {
             return SNP_MSR_DONE;        /* 15.36.2: ignored from now on */
         }
@@ -1119,6 +1126,7 @@ SnpMsrWrite snp_wrmsr(CPUX86State *env, uint32_t msr, uint64_t val)
 
     case MSR_AMD64_RMP_BASE:
     case MSR_AMD64_RMP_END:
+        trace_snp_wrmsr(env_cpu(env)->cpu_index, msr, val);
         if (val & ~MAKE_64BIT_MASK(0, SEV_C_BIT_POS)) {
             return SNP_MSR_GP;
         }

@@ -308,6 +308,8 @@ static void savic_vmrun_requests(CPUX86State *env)
     uint32_t update_irr = x86_ldl_phys(cs, update);
     SavicPage p;
 
+    trace_x86_savic_vmrun(cs->cpu_index, env->sev.savic_control,
+                          update_irr & 1);
     if (!savic_page(env, true, &p)) {
         savic_page_failed(env, &p, 0);
     }
