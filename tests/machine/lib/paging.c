@@ -6,7 +6,7 @@
 #include "paging.h"
 
 #define PAGE_LARGE	BIT(7)
-#define TABLES		24
+#define TABLES		64
 #define ADDRESS		0x7fffffffff000UL	/* without the C-bit */
 
 static u64 tables[TABLES][512] __attribute__((aligned(PAGE_SIZE)));
