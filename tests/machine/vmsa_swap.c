@@ -286,6 +286,7 @@ static void prepare(const struct field *f)
 	vmsa = v.vmsa;
 	v.vmcb->nested_cr3 = (u64)npt_pml4;
 	v.vmcb->allowed_sev_features = 0;
+	v.vmcb->clean = ~0UL;			/* ignored: all is loaded each time */
 	*vmsa_field(vmsa, VMSA_SEV_FEATURES) = DEBUG_VIRT;
 	*vmsa_field(vmsa, VMSA_VINTR_CTRL) = 0;
 	*vmsa_field(vmsa, VMSA_XCR0) = 7;

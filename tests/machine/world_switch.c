@@ -11,12 +11,8 @@
 #define MSR_LSTAR		0xc0000082
 #define MSR_PAT			0x277
 
-#define EXIT_READ_DR7		0x27
-#define EXIT_RDTSC		0x6e
 #define EXIT_IO			0x7b
 #define EXIT_PAUSE		0x77
-#define EXIT_VMLOAD		0x82
-#define EXIT_WBINVD		0x89
 #define EXIT_EFER_TRAP		0x8f
 #define EXIT_CR0_TRAP		0x90
 #define EXIT_CR4_TRAP		0x94
@@ -27,7 +23,13 @@
 #define VMSA_EFER		0x0d0
 #define VMSA_CR0		0x158
 #define VMSA_XCR0_		0x3e8
+#define VMSA_TLB_ID		0x3d0
+#define VMSA_PCPU_ID		0x3d8
 #define DEBUG_VIRT		BIT(5)
+#define VMGEXIT_PARAM		BIT(10)
+
+/* VMSAs whose RMP entries are wrong, each in a 2M of its own */
+#define BAD_VMSA(n)		(0x24000000UL + (n) * REGION)
 
 #define VECTOR			0x41
 
@@ -43,6 +45,12 @@ static volatile u64 events, event_rip, event_error;
 static void on_vc(struct regs *r)
 {
 	vc_count++;
+	/* IRET: the host takes the intercept away, and it is done again. */
+	if (r->error_code == EXIT_IRET) {
+		shared->result[20]++;
+		vmgexit();
+		return;
+	}
 	vc_code = r->error_code;
 	vc_rip = r->rip;
 	r->rip = vc_resume;
@@ -76,63 +84,91 @@ static void on_unexpected(struct regs *r)
 			     "2:\n" __VA_ARGS__);			\
 	} while (0)
 
-enum nae { CPUID, RDTSC, IN, OUT, RDMSR, VMMCALL, READ_DR7, WBINVD, VMLOAD, UD2 };
+/*
+ * One instruction each, RAX = RBX = RDX = 0 and RCX as given. What need not be
+ * intercepted by the VMCB (15.36.9, 15.36.12) has no intercept.
+ */
+#define NAES								\
+	NAE(cpuid, "cpuid", 0, 0x72, false)				\
+	NAE(in, "inb $0x80, %%al", 0, EXIT_IO, false)			\
+	NAE(out, "outb %%al, $0x80", 0, EXIT_IO, false)			\
+	NAE(vmload, "vmload %%rax", 0, 0x82, false)			\
+	NAE(vmsave, "vmsave %%rax", 0, 0x83, false)			\
+	NAE(rdtsc, "rdtsc", 0, 0x6e, true)				\
+	NAE(rdmsr, "rdmsr", MSR_LSTAR, EXIT_MSR, true)			\
+	NAE(wrmsr, "wrmsr", MSR_LSTAR, EXIT_MSR, true)			\
+	NAE(vmmcall, "vmmcall", 0, EXIT_VMMCALL, true)			\
+	NAE(wbinvd, "wbinvd", 0, 0x89, true)				\
+	NAE(invd, "invd", 0, 0x76, true)				\
+	NAE(rdpmc, "rdpmc", 0, 0x6f, true)				\
+	NAE(rdtscp, "rdtscp", 0, 0x87, true)				\
+	NAE(xsetbv, "xsetbv", 0, 0x8d, true)				\
+	NAE(invlpg, "invlpg (%%rax)", 0, 0x79, true)			\
+	NAE(invlpga, "invlpga %%rax, %%ecx", 0, 0x7a, true)		\
+	NAE(vmrun, "vmrun %%rax", 0, EXIT_VMRUN, true)			\
+	NAE(stgi, "stgi", 0, 0x84, true)				\
+	NAE(clgi, "clgi", 0, 0x85, true)				\
+	NAE(skinit, "skinit %%eax", 0, 0x86, true)			\
+	NAE(sidt, "sidt table(%%rip)", 0, 0x66, true)			\
+	NAE(sgdt, "sgdt table(%%rip)", 0, 0x67, true)			\
+	NAE(sldt, "sldt %%eax", 0, 0x68, true)				\
+	NAE(str, "str %%eax", 0, 0x69, true)				\
+	NAE(lidt, "lidt table(%%rip)", 0, 0x6a, true)			\
+	NAE(lgdt, "lgdt table(%%rip)", 0, 0x6b, true)			\
+	NAE(lldt, "lldt %%ax", 0, 0x6c, true)				\
+	NAE(ltr, "ltr %%ax", 0, 0x6d, true)				\
+	NAE(pushf, "pushf", 0, 0x70, true)				\
+	NAE(popf, "popf", 0, 0x71, true)				\
+	NAE(int_n, "int $0x77", 0, 0x75, true)				\
+	NAE(icebp, ".byte 0xf1", 0, 0x88, true)				\
+	NAE(read_cr0, "mov %%cr0, %%rax", 0, 0x00, true)		\
+	NAE(read_cr2, "mov %%cr2, %%rax", 0, 0x02, true)		\
+	NAE(read_cr3, "mov %%cr3, %%rax", 0, 0x03, true)		\
+	NAE(read_cr4, "mov %%cr4, %%rax", 0, 0x04, true)		\
+	NAE(read_cr8, "mov %%cr8, %%rax", 0, 0x08, true)		\
+	NAE(smsw, "smsw %%eax", 0, 0x00, true)				\
+	NAE(write_cr0, "mov %%rax, %%cr0", 0, 0x10, true)		\
+	NAE(clts, "clts", 0, 0x10, true)				\
+	NAE(lmsw, "lmsw %%ax", 0, 0x10, true)				\
+	NAE(write_cr2, "mov %%rax, %%cr2", 0, 0x12, true)		\
+	NAE(write_cr3, "mov %%rax, %%cr3", 0, 0x13, true)		\
+	NAE(write_cr4, "mov %%rax, %%cr4", 0, 0x14, true)		\
+	NAE(write_cr8, "mov %%rax, %%cr8", 0, 0x18, true)		\
+	NAE(read_dr0, "mov %%dr0, %%rax", 0, 0x20, true)		\
+	NAE(read_dr6, "mov %%dr6, %%rax", 0, 0x26, true)		\
+	NAE(read_dr7, "mov %%dr7, %%rax", 0, 0x27, true)		\
+	NAE(write_dr0, "mov %%rax, %%dr0", 0, 0x30, true)		\
+	NAE(write_dr7, "mov %%rax, %%dr7", 0, 0x37, true)		\
+	NAE(de, "div %%ecx", 0, 0x40, true)				\
+	NAE(bp, "int3", 0, 0x43, true)					\
+	NAE(ud, "ud2", 0, 0x46, true)					\
+	NAE(gp, "mov (%%rcx), %%rax", BIT(63), 0x4d, true)		\
+	NAE(pf, "mov (%%rcx), %%rax", BIT(40), 0x4e, true)
+
+static u8 table[16] __attribute__((used));
+
+#define NAE(name, insn, rcx, code, intercept)				\
+	static void nae_##name(u64 arg)					\
+	{								\
+		u64 a = 0, c = rcx, d = 0, b = 0;			\
+		TRY_VC(insn, : "+a"(a), "+c"(c), "+d"(d), "+b"(b)	\
+		       : : "r11", "memory", "cc");			\
+		shared->result[0] = vc_count;				\
+		shared->result[1] = vc_code;				\
+		shared->result[2] = vc_rip - vc_expect_rip;		\
+	}
+NAES
+#undef NAE
 
 static const struct {
-	enum nae insn;
-	u64 code;
+	void (*fn)(u64);
+	u32 code;
+	bool intercept;
 	const char *name;
 } naes[] = {
-	{ CPUID, EXIT_CPUID, "CPUID (not intercepted by the VMCB)" },
-	{ IN, EXIT_IO, "IN (not intercepted by the VMCB)" },
-	{ OUT, EXIT_IO, "OUT (not intercepted by the VMCB)" },
-	{ RDTSC, EXIT_RDTSC, "RDTSC" },
-	{ RDMSR, EXIT_MSR, "RDMSR" },
-	{ VMMCALL, EXIT_VMMCALL, "VMMCALL" },
-	{ READ_DR7, EXIT_READ_DR7, "MOV from DR7" },
-	{ WBINVD, EXIT_WBINVD, "WBINVD" },
-	{ VMLOAD, EXIT_VMLOAD, "VMLOAD (not intercepted by the VMCB)" },
-	{ UD2, 0x40 + UD, "#UD" },
+#define NAE(name, insn, rcx, code, intercept) { nae_##name, code, intercept, #name },
+NAES
 };
-
-static void g_nae(u64 which)
-{
-	switch (which) {
-	case CPUID:
-		TRY_VC("cpuid", : : "a"(0), "c"(0) : "rbx", "rdx", "r11", "memory");
-		break;
-	case RDTSC:
-		TRY_VC("rdtsc", : : : "rax", "rdx", "r11", "memory");
-		break;
-	case IN:
-		TRY_VC("inb $0x80, %%al", : : : "rax", "r11", "memory");
-		break;
-	case OUT:
-		TRY_VC("outb %%al, $0x80", : : : "rax", "r11", "memory");
-		break;
-	case RDMSR:
-		TRY_VC("rdmsr", : : "c"(MSR_LSTAR) : "rax", "rdx", "r11", "memory");
-		break;
-	case VMMCALL:
-		TRY_VC("vmmcall", : : : "rax", "r11", "memory");
-		break;
-	case READ_DR7:
-		TRY_VC("mov %%dr7, %%rax", : : : "rax", "r11", "memory");
-		break;
-	case WBINVD:
-		TRY_VC("wbinvd", : : : "r11", "memory");
-		break;
-	case VMLOAD:
-		TRY_VC("vmload %%rax", : : "a"(SHARED) : "r11", "memory");
-		break;
-	case UD2:
-		TRY_VC("ud2", : : : "r11", "memory");
-		break;
-	}
-	shared->result[0] = vc_count;
-	shared->result[1] = vc_code;
-	shared->result[2] = vc_rip - vc_expect_rip;
-}
 
 static void g_start(u64 arg)
 {
@@ -284,6 +320,42 @@ static void g_dr0(u64 val)
 	shared->result[0] = seen;
 }
 
+static void on_nmi(struct regs *r)
+{
+	shared->result[21]++;
+}
+
+static void g_nmi(u64 arg)
+{
+	asm volatile("nop");
+}
+
+static void g_window(u64 arg)
+{
+	asm volatile("sti; nop; nop; cli");
+}
+
+static void g_pcpu_id(u64 arg)
+{
+	shared->result[0] = *vmsa_field(guest_vmsa(), VMSA_PCPU_ID);
+	shared->result[1] = *vmsa_field(guest_vmsa(), VMSA_TLB_ID);
+}
+
+static void g_touch(u64 addr)
+{
+	*(volatile u8 *)addr = 1;
+}
+
+static void g_param(u64 arg)
+{
+	asm volatile("rep; vmmcall" : : "a"(arg) : "memory");
+}
+
+static void g_shutdown(u64 arg)
+{
+	asm volatile("ud2");
+}
+
 static void g_reflect(u64 arg)
 {
 	asm volatile("cpuid" : : "a"(0), "c"(0) : "rbx", "rdx");
@@ -292,7 +364,7 @@ static void g_reflect(u64 arg)
 /* ---- The host -------------------------------------------------------------- */
 
 /* Plain; and one for each way in which a VMSA can be wrong */
-static struct snp_vcpu v, reflect, debug;
+static struct snp_vcpu v, reflect, debug, param, shut_down;
 static struct {
 	struct snp_vcpu v;
 	unsigned int offset;
@@ -314,11 +386,6 @@ static struct {
 	  .name = "BUSY" },
 };
 
-static u8 *hsave(void)
-{
-	return (u8 *)rdmsr(MSR_VM_HSAVE_PA) + 0x400;
-}
-
 /* VMRUN with something wrong in the VMCB */
 #define INVALID(change, what)						\
 	do {								\
@@ -327,6 +394,54 @@ static u8 *hsave(void)
 		check_eq(snp_run(&v), EXIT_INVALID, what);		\
 		*v.vmcb = saved;					\
 	} while (0)
+
+static const struct {
+	u64 rmp;
+	u64 exit_code;
+	const char *name;
+} vmsa_pages[] = {
+	{ 0, EXIT_INVALID, "hypervisor-owned" },
+	{ RMP_ASSIGNED | RMP_VMSA | RMP_IMMUTABLE, EXIT_INVALID, "firmware's" },
+	{ RMP_ASSIGNED | RMP_VMSA | RMP_VALIDATED | RMP_ASID(GUEST_ASID + 1), EXIT_INVALID,
+	  "another guest's" },
+	{ RMP_ASSIGNED | RMP_VMSA | RMP_VALIDATED | RMP_IMMUTABLE | RMP_ASID(GUEST_ASID),
+	  EXIT_INVALID, "immutable" },
+	{ RMP_ASSIGNED | RMP_VALIDATED | RMP_ASID(GUEST_ASID), EXIT_INVALID, "VMSA=0" },
+	{ RMP_ASSIGNED | RMP_2M | RMP_VMSA | RMP_VALIDATED | RMP_ASID(GUEST_ASID), EXIT_INVALID,
+	  "2M" },
+	{ RMP_ASSIGNED | RMP_VMSA | RMP_VALIDATED | RMP_ASID(GUEST_ASID), EXIT_VMGEXIT,
+	  "as it should be" },
+};
+
+/* Before SNP is on: copies of @v's VMSA */
+static void set_up_vmsa_pages(void)
+{
+	for (unsigned int i = 0; i < ARRAY_SIZE(vmsa_pages); i++) {
+		u64 page = BAD_VMSA(i);
+
+		memcpy((void *)page, (void *)v.vmsa, PAGE_SIZE);
+		rmp_table()[page >> 12][0] = vmsa_pages[i].rmp | page;
+		if (!vmsa_pages[i].rmp)
+			rmp_table()[page >> 12][0] = 0;
+	}
+}
+
+static void test_vmsa_pages(void)
+{
+	for (unsigned int i = 0; i < ARRAY_SIZE(vmsa_pages); i++) {
+		struct vmcb saved = *v.vmcb;
+
+		v.vmcb->vmsa = BAD_VMSA(i);
+		check_eq(snp_run(&v), vmsa_pages[i].exit_code, vmsa_pages[i].name);
+		*v.vmcb = saved;
+	}
+	INVALID(v.vmcb->vmsa = rmp_pages() * PAGE_SIZE, "page that the RMP does not cover");
+}
+
+static u8 *hsave(void)
+{
+	return (u8 *)rdmsr(MSR_VM_HSAVE_PA) + 0x400;
+}
 
 static u32 vmrun_safe(u64 vmcb)
 {
@@ -355,9 +470,16 @@ static void test_vmrun(void)
 	INVALID(v.vmcb->vmsa += 8, "misaligned VMSA");
 	INVALID(v.vmcb->vmsa |= BIT(51), "VMSA beyond physical memory");
 	INVALID(v.vmcb->vmsa = IMAGE_COPY, "VMSA in a page that is none");
+	test_vmsa_pages();
+	section("APM2 15.36.20", "A SEV feature that the mask lacks, once it is enabled, is VMEXIT_INVALID.");
 	INVALID(v.vmcb->allowed_sev_features = ALLOWED_ENABLE,
 		"SEV feature that is not allowed");
+	section("APM2 15.5.1", "VMRUN with illegal controls is VMEXIT_INVALID.");
 	INVALID(svm_intercept(v.vmcb, EXIT_VMRUN, false), "VMRUN not intercepted");
+	INVALID(v.vmcb->event_inj = EVENT_VALID | 1 << 8 | VECTOR, "EVENTINJ type 1");
+	INVALID(v.vmcb->event_inj = EVENT_VALID | 5 << 8 | VECTOR, "EVENTINJ type 5");
+	INVALID(v.vmcb->event_inj = EVENT_VALID | EVENT_EXCEPTION | 32, "EVENTINJ of exception 32");
+	INVALID(v.vmcb->event_inj = EVENT_VALID | EVENT_EXCEPTION | 2, "EVENTINJ of exception 2");
 
 	section("APM2 15.35.8", "An error in loading guest state is VMEXIT_INVALID, BUSY is VMEXIT_BUSY.");
 	for (unsigned int i = 0; i < ARRAY_SIZE(bad); i++)
@@ -365,7 +487,9 @@ static void test_vmrun(void)
 
 	section("APM2 15.36.12", "VMCB, VM_HSAVE_PA and the target of VMSAVE have to be the hypervisor's, else #GP(0).");
 	check_eq(vmrun_safe(VMSAS), GP, "#GP: VMCB in a guest's page");
+	check_eq(vmrun_safe(BAD_VMSA(1)), GP, "#GP: VMCB in firmware's page");
 	check_eq(vmrun_safe(SHARED + 8), GP, "#GP: misaligned VMCB");
+	check_eq(vmrun_safe(BIT(45)), GP, "#GP: VMCB beyond physical memory");
 	check_eq(wrmsr_safe(MSR_VM_HSAVE_PA, VMSAS), GP,
 		 "#GP: VM_HSAVE_PA in a guest's page");
 	wrmsr(MSR_VM_HSAVE_PA, 0);
@@ -434,6 +558,14 @@ static void test_state(void)
 	check(!(v.vmcb->int_state & 2), "GUEST_INTERRUPT_MASK is RFLAGS.IF: clear");
 }
 
+/* By exit code, of any of the six words */
+static void intercept(u32 code, bool on)
+{
+	u32 *word = &v.vmcb->intercept[code / 32];
+
+	*word = on ? *word | 1u << code % 32 : *word & ~(1u << code % 32);
+}
+
 static void test_nae(void)
 {
 	static u8 msrpm[2 * PAGE_SIZE] __attribute__((aligned(PAGE_SIZE)));
@@ -442,28 +574,28 @@ static void test_nae(void)
 	section("APM2 15.35.5", "An intercepted instruction that is no automatic exit is #VC, with the exit code as its error code.");
 	memset(msrpm, 0xff, sizeof(msrpm));
 	v.vmcb->msrpm = (u64)msrpm;
-	svm_intercept(v.vmcb, EXIT_RDTSC, true);
-	svm_intercept(v.vmcb, EXIT_MSR, true);
-	svm_intercept(v.vmcb, EXIT_WBINVD, true);
-	v.vmcb->intercept[1] |= BIT(7);
-	v.vmcb->intercept[2] |= BIT(UD) | BIT(VC);
 	for (unsigned int i = 0; i < ARRAY_SIZE(naes); i++) {
-		bool ran = snp_call(&v, g_nae, naes[i].insn);
+		bool ran;
 
+		if (naes[i].intercept)
+			intercept(naes[i].code, true);
+		ran = snp_call(&v, naes[i].fn, 0);
 		check(ran && shared->result[0] == 1 && shared->result[1] == naes[i].code &&
 		      !shared->result[2],
-		      "%s is #VC: exit 0x%lx #VC %lu times, code 0x%lx, RIP off by %ld",
-		      naes[i].name, v.vmcb->exit_code, shared->result[0],
-		      shared->result[1], shared->result[2]);
+		      "%s%s: exit 0x%lx #VC %lu times, code 0x%lx, RIP off by %ld", naes[i].name,
+		      naes[i].intercept ? "" : " (not intercepted by the VMCB)",
+		      v.vmcb->exit_code, shared->result[0], shared->result[1],
+		      shared->result[2]);
+		if (naes[i].intercept)
+			intercept(naes[i].code, naes[i].code == EXIT_VMRUN ||
+						naes[i].code == EXIT_VMMCALL);
 	}
 
+	svm_intercept(v.vmcb, EXIT_MSR, true);
 	/* These MSRs are the guest's, whatever the map says. */
 	check(snp_call(&v, g_msrs, 0) && !shared->result[0],
 	      "SEV_STATUS and the GHCB MSR cannot be intercepted");
-	v.vmcb->intercept[1] = v.vmcb->intercept[2] = 0;
-	svm_intercept(v.vmcb, EXIT_RDTSC, false);
 	svm_intercept(v.vmcb, EXIT_MSR, false);
-	svm_intercept(v.vmcb, EXIT_WBINVD, false);
 	v.vmcb->msrpm = saved;
 }
 
@@ -527,6 +659,76 @@ static void test_reflect(void)
 	check_eq(snp_run(&reflect), EXIT_VC, "its #VC is VMEXIT_VC");
 }
 
+/* Interrupt window, and the end of an NMI by IRET */
+static void test_windows(void)
+{
+	u64 int_ctl = v.vmcb->int_ctl;
+
+	section("APM2 15.35.9", "The interrupt window (VINTR) is an automatic exit.");
+	svm_intercept(v.vmcb, EXIT_VINTR, true);
+	v.vmcb->int_ctl |= V_GIF | V_IRQ | V_PRIO(15) | V_IGN_TPR;
+	check(snp_call(&v, g_nmi, 0), "RFLAGS.IF clear: none");
+	shared->fn[0] = g_window;
+	check_eq(snp_run(&v), EXIT_VINTR, "RFLAGS.IF set: VINTR");
+	check_eq(v.vmcb->exit_int_info & EVENT_VALID, 0, "with nothing to inject again");
+	v.vmcb->int_ctl = int_ctl;
+	svm_intercept(v.vmcb, EXIT_VINTR, false);
+	check(snp_run(&v) == EXIT_VMGEXIT && !shared->fn[0], "and on");
+
+	section("APM2 15.35.5", "An intercepted IRET is #VC(74h); the guest ends the NMI.");
+	shared->result[20] = shared->result[21] = 0;
+	svm_intercept(v.vmcb, EXIT_IRET, true);
+	v.vmcb->event_inj = EVENT_VALID | EVENT_NMI | 2;
+	shared->fn[0] = g_nmi;
+	check_eq(snp_run(&v), EXIT_VMGEXIT, "NMI, and its IRET");
+	check_eq(shared->result[21], 1, "the NMI is delivered");
+	check_eq(shared->result[20], 1, "IRET is #VC");
+	svm_intercept(v.vmcb, EXIT_IRET, false);
+	check(snp_run(&v) == EXIT_VMGEXIT && !shared->fn[0], "and on");
+
+	section("APM2 15.21.10", "Virtual NMI for a SEV-ES guest: state is the VMCB's.");
+	v.vmcb->int_ctl |= V_GIF | V_NMI_ENABLE | V_NMI;
+	check(snp_call(&v, g_nmi, 0), "V_NMI pending");
+	check_eq(shared->result[21], 2, "is delivered");
+	check_eq(v.vmcb->int_ctl & (V_NMI | V_NMI_BLOCKED), 0, "and over after IRET");
+	v.vmcb->int_ctl = int_ctl;
+}
+
+static void test_exits(void)
+{
+	u64 npte = *snp_npt(IMAGE + 0x1ff000);
+
+	section("APM2 15.36.15", "VMRUN stores a PCPU_ID that is not zero.");
+	snp_call(&v, g_pcpu_id, 0);
+	check(shared->result[0], "PCPU_ID");
+	check(shared->result[1], "TLB_ID");
+
+	section("APM2 15.35.9", "Instruction bytes of a SEV-ES guest are not stored.");
+	memset(v.vmcb->insn, 0, sizeof(v.vmcb->insn));
+	*snp_npt(IMAGE + 0x1ff000) = 0;
+	v.vmcb->tlb_ctl = 3;
+	shared->arg[0] = IMAGE + 0x1ff000;
+	shared->fn[0] = g_touch;
+	check_eq(snp_run(&v), EXIT_NPF, "nested page fault");
+	check(!v.vmcb->insn[0] && !v.vmcb->insn[1] && !v.vmcb->insn[2], "no bytes");
+	*snp_npt(IMAGE + 0x1ff000) = npte;
+	check(snp_run(&v) == EXIT_VMGEXIT && !shared->fn[0], "and on");
+
+	section("APM2 15.35.6", "With VmgexitParameter, RAX and CPL are in the VMCB.");
+	shared->arg[1] = 0x123456789;
+	shared->fn[1] = g_param;
+	param.vmcb->vmgexit_cpl = 7;
+	check_eq(snp_run(&param), EXIT_VMGEXIT, "VMGEXIT");
+	check_eq(param.vmcb->vmgexit_rax, 0x123456789, "RAX");
+	check_eq(param.vmcb->vmgexit_cpl, 0, "CPL");
+	shared->fn[1] = NULL;
+
+	section("APM2 15.35.9", "A shutdown is an automatic exit.");
+	shared->fn[1] = g_shutdown;
+	check_eq(snp_run(&shut_down), EXIT_SHUTDOWN, "exception without an IDT");
+	shared->fn[1] = NULL;
+}
+
 /* DR0-3 are swapped with DebugVirtualization only (15.35.10, table B-3). */
 static void test_debug(void)
 {
@@ -560,9 +762,11 @@ void test_main(void)
 		return;
 
 	set_handler(VC, on_vc);
+	set_handler(2, on_nmi);
 	set_handler(VECTOR, on_event);
 	set_handler(PF, on_event);
 
+	WRITE_CR(4, READ_CR(4) | BIT(18));	/* OSXSAVE, for XSETBV */
 	snp_set_up(&v, 0);
 	*vmsa_field(v.vmsa, VMSA_SEV_FEATURES) = SNP_ACTIVE;
 	for (unsigned int i = 0; i < ARRAY_SIZE(bad); i++) {
@@ -581,6 +785,14 @@ void test_main(void)
 	snp_set_up(&debug, 1);
 	*vmsa_field(debug.vmsa, VMSA_SEV_FEATURES) = SNP_ACTIVE | DEBUG_VIRT;
 	debug.vmcb->allowed_sev_features |= DEBUG_VIRT;
+	snp_set_up(&param, 3);
+	*vmsa_field(param.vmsa, VMSA_SEV_FEATURES) = SNP_ACTIVE | VMGEXIT_PARAM;
+	param.vmcb->allowed_sev_features |= VMGEXIT_PARAM;
+	snp_set_up(&shut_down, 5);
+	*vmsa_field(shut_down.vmsa, VMSA_SEV_FEATURES) = SNP_ACTIVE;
+	*vmsa_field(shut_down.vmsa, 0x080) = 0;		/* IDTR.limit */
+	rmp_clear();
+	set_up_vmsa_pages();
 	snp_start();
 	set_handler(PF, NULL);
 
@@ -589,6 +801,8 @@ void test_main(void)
 	test_nae();
 	test_traps();
 	test_injection();
+	test_windows();
+	test_exits();
 	test_debug();
 	/* On the stack of the first guest, which ends here */
 	test_reflect();

@@ -36,6 +36,7 @@ typedef struct X86SevState {
     bool vmsa_loaded;           /* the registers are the guest's */
     bool vmcb_in_use;           /* marked in the RMP model */
     bool vmsa_in_use;
+    uint64_t savic_page_in_use; /* address + 1, or 0 */
 
     /* Length of the instruction that cpu_restore_state() went back to. */
     uint8_t insn_len;

@@ -18,6 +18,7 @@
 #define SEV_EAX_SEV_ES              (1U << 3)
 #define SEV_EAX_SNP                 (1U << 4)
 #define SEV_EAX_VMPL                (1U << 5)
+#define SEV_EAX_TSC_AUX             (1U << 9)
 #define SEV_EAX_COHERENT            (1U << 10)
 #define SEV_EAX_64BIT_HOST          (1U << 11)
 #define SEV_EAX_DEBUG_VIRT          (1U << 14)
@@ -150,9 +151,9 @@ void snp_host_cpuid(X86CPU *cpu, uint32_t index, uint32_t *eax,
         break;
     case 0x8000001F:
         *eax = SEV_EAX_SEV | SEV_EAX_SEV_ES | SEV_EAX_SNP | SEV_EAX_VMPL |
-               SEV_EAX_COHERENT | SEV_EAX_64BIT_HOST | SEV_EAX_DEBUG_VIRT |
-               SEV_EAX_VMGEXIT_PARAM | SEV_EAX_SECURE_AVIC |
-               SEV_EAX_ALLOWED_FEATURES;
+               SEV_EAX_TSC_AUX | SEV_EAX_COHERENT | SEV_EAX_64BIT_HOST |
+               SEV_EAX_DEBUG_VIRT | SEV_EAX_VMGEXIT_PARAM |
+               SEV_EAX_SECURE_AVIC | SEV_EAX_ALLOWED_FEATURES;
         *ebx = SEV_C_BIT_POS | (SNP_HOST_PHYS_BITS - cpu->phys_bits) << 6 |
                SNP_NR_VMPLS << 12;
         *ecx = SEV_MAX_ASID;

@@ -61,6 +61,7 @@ static void svm_request(CPUX86State *env, int mask, bool on)
 
 typedef struct SavicPage {
     uint8_t *host;              /* the page, in QEMU's memory */
+    hwaddr spa;                 /* and where the machine has it */
     SnpAccess status;
     uint64_t exit_info_1;       /* of the nested page fault */
 } SavicPage;
@@ -81,11 +82,11 @@ static uint64_t page_gpa(CPUX86State *env)
  */
 static bool savic_page(CPUX86State *env, bool write, SavicPage *p)
 {
-    hwaddr spa, xlat, len = TARGET_PAGE_SIZE;
+    hwaddr xlat, len = TARGET_PAGE_SIZE;
     MemoryRegion *mr;
 
     p->exit_info_1 = 0;
-    p->status = snp_access_private(env, page_gpa(env), write, &spa,
+    p->status = snp_access_private(env, page_gpa(env), write, &p->spa,
                                    &p->exit_info_1);
     if (p->status != SNP_ACCESS_OK) {
         return false;
@@ -96,7 +97,7 @@ static bool savic_page(CPUX86State *env, bool write, SavicPage *p)
      * critical section, and a doorbell's work holds the BQL.
      */
     RCU_READ_LOCK_GUARD();
-    mr = address_space_translate(env_cpu(env)->as, spa & TARGET_PAGE_MASK,
+    mr = address_space_translate(env_cpu(env)->as, p->spa & TARGET_PAGE_MASK,
                                  &xlat, &len, write, MEMTXATTRS_UNSPECIFIED);
     if (len < TARGET_PAGE_SIZE || !memory_region_is_ram(mr)) {
         /* Nothing behind the address that could hold registers. */
@@ -107,6 +108,26 @@ static bool savic_page(CPUX86State *env, bool write, SavicPage *p)
     }
     p->host = (uint8_t *)memory_region_get_ram_ptr(mr) + xlat;
     return true;
+}
+
+/*
+ * From VMRUN to #VMEXIT, or for as long as the engine is on, RMPUPDATE of the
+ * page fails with FAIL_INUSE (15.36.12). @p is NULL when that ends.
+ */
+static void savic_set_page_in_use(CPUX86State *env, const SavicPage *p)
+{
+    uint64_t page = p ? (p->spa & TARGET_PAGE_MASK) + 1 : 0;
+
+    if (env->sev.savic_page_in_use == page) {
+        return;
+    }
+    if (env->sev.savic_page_in_use) {
+        snp_page_set_in_use(env->sev.savic_page_in_use - 1, false);
+    }
+    if (page) {
+        snp_page_set_in_use(page - 1, true);
+    }
+    env->sev.savic_page_in_use = page;
 }
 
 /*
@@ -313,6 +334,7 @@ static void savic_vmrun_requests(CPUX86State *env)
     if (!savic_page(env, true, &p)) {
         savic_page_failed(env, &p, 0);
     }
+    savic_set_page_in_use(env, &p);
 
     if (update_irr & 1) {
         for (int i = 0; i < 8; i++) {
@@ -360,6 +382,7 @@ static void savic_vmrun_requests(CPUX86State *env)
 
 void x86_savic_vmexit(CPUX86State *env)
 {
+    savic_set_page_in_use(env, NULL);
     x86_stq_phys(env_cpu(env), env->sev.vmsa + VMSA_SECURE_AVIC_CONTROL,
                  env->sev.savic_control);
     env->sev.savic_page_fault = false;
@@ -678,11 +701,13 @@ static void write_control(CPUX86State *env, uint64_t val, uintptr_t ra)
         /* What the engine has found is no longer the guest's state. */
         env->int_ctl &= ~(V_IRQ_MASK | V_INTR_PRIO_MASK | V_IGN_TPR_MASK);
         svm_request(env, CPU_INTERRUPT_VIRQ, false);
+        savic_set_page_in_use(env, NULL);
         return;
     }
     if (!savic_page(env, true, &p)) {
         savic_page_failed(env, &p, ra);
     }
+    savic_set_page_in_use(env, &p);
     evaluate(env, &p);
 }
 
