@@ -50,7 +50,7 @@ static volatile u64 vc_count, vc_code, vc_info_1, vc_info_2;
 static volatile bool vc_fault;
 
 /* What has been delivered, in order */
-static volatile u32 log[64], logged;
+static volatile u32 log[64], logged, nmis, irqs;
 static volatile u64 logged_rip;
 static volatile bool auto_eoi;
 
@@ -92,6 +92,8 @@ static void on_interrupt(struct regs *r)
 	if (logged < ARRAY_SIZE(log))
 		log[logged++] = r->vector;
 	logged_rip = r->rip;
+	nmis += r->vector == 2;
+	irqs += r->vector != 2;
 	if (auto_eoi && r->vector != 2)
 		wrmsr(X2MSR(EOI), 0);
 }
@@ -392,6 +394,112 @@ static void g_shadow(u64 arg)
 	r[2] = logged_rip;
 }
 
+/* A #VC whose frame goes to a page that the host has taken away */
+static void g_interrupted_vc(u64 arg)
+{
+	u64 sp;
+
+	vc_count = 0;
+	asm volatile("mov %%rsp, %0\n"
+		     "mov %1, %%rsp\n"
+		     "rdmsr\n"
+		     "mov %0, %%rsp\n"
+		     : "=&r"(sp) : "r"(far_stack + sizeof(far_stack)), "c"(X2MSR(0x90))
+		     : "rax", "rdx", "memory");
+	shared->result[0] = vc_count;
+	shared->result[1] = vc_code;
+}
+
+static u64 random(u64 *seed)
+{
+	*seed ^= *seed << 13;
+	*seed ^= *seed >> 7;
+	*seed ^= *seed << 17;
+	return *seed;
+}
+
+/* Any mix of vectors in IRR and allowed, none below 16 */
+static void g_mix(u64 seed)
+{
+	clear_page();
+	for (int i = 0; i < 8; i++) {
+		*reg(ALLOWED + i * 16) = random(&seed);
+		*reg(IRR + i * 16) = random(&seed) & random(&seed) & (i ? ~0u : ~0xffffu);
+		shared->result[i] = *reg(ALLOWED + i * 16);
+		shared->result[8 + i] = *reg(IRR + i * 16);
+	}
+}
+
+static void g_mixed(u64 arg)
+{
+	for (int i = 0; i < 8; i++)
+		shared->result[16 + i] = *reg(IRR + i * 16);
+	clear_page();
+}
+
+/* Leaves in an NMI, with TPR set; goes on afterwards */
+static void on_nmi_exits(struct regs *r)
+{
+	vmgexit();
+}
+
+static void g_exit_in_nmi(u64 arg)
+{
+	set_handler(2, on_nmi_exits);
+	*reg(NMI_REQ) = 1;
+	vmgexit();
+	set_handler(2, on_interrupt);
+}
+
+static void g_exit_in_shadow(u64 arg)
+{
+	asm volatile("sti; rep; vmmcall; cli");
+}
+
+/* Of another vCPU of the guest: its VMSA */
+static void g_read_vmsa(u64 vmsa)
+{
+	shared->result[200] = *vmsa_field(vmsa, VMSA_VINTR_CTRL);
+	shared->result[201] = *vmsa_field(vmsa, VMSA_SECURE_AVIC_CONTROL);
+	shared->result[202] = *vmsa_field(vmsa, VMSA_EVENTINJ);
+}
+
+static void g_rescind(u64 page)
+{
+	bool cf;
+
+	vc_code = 0;
+	pvalidate(page, 0, 0, &cf);
+}
+
+static void g_vc_code(u64 arg)
+{
+	shared->result[0] = vc_code;
+}
+
+/* Interrupts at any point: in a loop of its own, and around exits */
+static void g_pings(u64 arg)
+{
+	u64 seed = 1;
+
+	clear_page();
+	auto_eoi = true;
+	shared->result[100] = 1;
+	asm volatile("sti");
+	irqs = 0;
+	while (!shared->result[102]) {
+		u32 before = irqs;
+
+		logged = 0;
+		for (u64 n = random(&seed) % 2000; n && irqs == before; n--)
+			cpu_relax();
+		shared->result[101] = irqs;
+		if (irqs == before)
+			vmgexit();
+	}
+	asm volatile("cli");
+}
+
 /* On VMSAs of their own */
 static void g_no_gif(u64 arg)
 {
@@ -411,6 +519,7 @@ static void g_own_irq(u64 arg)
 	window();
 	shared->result[0] = logged;
 	shared->result[1] = log[0];
+	shared->result[2] = nmis;
 }
 
 static void g_icr(u64 arg)
@@ -451,7 +560,7 @@ static void g_touch_tpr(u64 arg)
 /* ---- The host -------------------------------------------------------------------- */
 
 static struct snp_vcpu good, other, forbidden, restricted, alternate, mbz, far_page, dead;
-static struct snp_vcpu no_gif, own_irq, reflect;
+static struct snp_vcpu no_gif, own_irq, own_nmi, reflect;
 
 static volatile u64 *const r = shared->result;
 
@@ -520,11 +629,43 @@ static void test_vmsa(void)
 	check_eq(r[0], 1, "is delivered once");
 	check_eq(r[1], HIGH, "with the VMSA's vector");
 
+	check(snp_call(&own_nmi, g_own_irq, 0), "V_NMI of the VMSA, engine on");
+	check_eq(r[2], 1, "is delivered once");
+
 	shared->fn[0] = g_icr;
 	check_eq(snp_run(&reflect), EXIT_VC, "ReflectVC: ICR write is VMEXIT_VC");
 	check_eq(r[0], 1, "in the middle of the function");
 	check_eq(snp_run(&reflect), EXIT_BUSY, "and sets BUSY");
 	shared->fn[0] = NULL;
+}
+
+/* Table 15-22 as far as x2APIC lets it be reached; '-' is done without #VC */
+static char expected(int i, bool write)
+{
+	switch (i) {
+	case 0x02: case 0x03: case 0x0a: case 0x0d:
+	case 0x10 ... 0x27:
+		return write ? 'G' : '-';
+	case 0x08:
+		return '-';
+	case 0x09: case 0x39: case 0x40:
+		return write ? 'G' : 'F';
+	case 0x0b:
+		return write ? '-' : 'G';
+	case 0x0f: case 0x28:
+	case 0x32 ... 0x38:
+	case 0x3e:
+		return write ? 'T' : '-';
+	case 0x30:
+		return write ? 'I' : '-';
+	case 0x3f:
+		return write ? 'I' : 'G';	/* vector 0 */
+	case 0x41: case 0x42:
+	case 0x48 ... 0x4f:
+	case 0x50 ... 0x53:
+		return 'F';
+	}
+	return 'G';
 }
 
 static void test_engine_off(void)
@@ -540,7 +681,22 @@ static void test_engine_off(void)
 	check_eq(guest_write(X2MSR(ICR), 0), 'V', "engine off: register write is #VC(MSR)");
 	check_eq(r[1], 1, "exit_info_1 of a write");
 	check_eq(guest_write(X2MSR(TPR), BIT(8)), 'G', "engine off: reserved bits are #GP");
-	check_eq(guest_write(X2APIC + 0xee, 0), 'G', "engine off: no such register is #GP");
+	for (int write = 0; write < 2; write++) {
+		int wrong = 0;
+
+		call(g_table, write);
+		for (int i = 0; i < 256; i++) {
+			char c = expected(i, write) == 'G' ? 'G' : 'V';
+
+			if (r[i] == (u64)c)
+				continue;
+			print("# %s of 0x%x: %c, expected %c\n", write ? "write" : "read",
+			      X2APIC + i, (char)r[i], c);
+			wrong++;
+		}
+		check(!wrong, "engine off: %s of all 256 x2APIC registers",
+		      write ? "writes" : "reads");
+	}
 
 	good.vmcb->update_irr = 1;
 	request(LOW);
@@ -580,35 +736,6 @@ static void test_control(void)
 	call(g_disable, 0);
 	check_eq(guest_read(X2MSR(TPR), &val), 'V', "engine off again: #VC");
 	call(g_enable, 0);
-}
-
-/* Table 15-22 as far as x2APIC lets it be reached; '-' is done without #VC */
-static char expected(int i, bool write)
-{
-	switch (i) {
-	case 0x02: case 0x03: case 0x0a: case 0x0d:
-	case 0x10 ... 0x27:
-		return write ? 'G' : '-';
-	case 0x08:
-		return '-';
-	case 0x09: case 0x39: case 0x40:
-		return write ? 'G' : 'F';
-	case 0x0b:
-		return write ? '-' : 'G';
-	case 0x0f: case 0x28:
-	case 0x32 ... 0x38:
-	case 0x3e:
-		return write ? 'T' : '-';
-	case 0x30:
-		return write ? 'I' : '-';
-	case 0x3f:
-		return write ? 'I' : 'G';	/* vector 0 */
-	case 0x41: case 0x42:
-	case 0x48 ... 0x4f:
-	case 0x50 ... 0x53:
-		return 'F';
-	}
-	return 'G';
 }
 
 static void test_table(void)
@@ -759,6 +886,84 @@ static void test_nmi(void)
 	good.vmcb->int_ctl = V_INTR_MASKING | V_GIF_ENABLE;
 }
 
+/* IRR |= allowed & requested, for every mix of the three */
+static void test_mix(void)
+{
+	u64 seed = 0x5eed;
+	int wrong = 0;
+
+	section("APM2 15.36.21", "VMRUN: IRR |= ALLOWED_IRR & REQUESTED_IRR.");
+	for (int round = 0; round < 50; round++) {
+		u32 requested[8];
+
+		call(g_mix, random(&seed));
+		for (int i = 0; i < 8; i++) {
+			requested[i] = random(&seed) & (i ? ~0u : ~0xffffu);
+			good.vmcb->requested_irr[i] = requested[i];
+		}
+		good.vmcb->update_irr = round & 1;
+		call(g_mixed, 0);
+		for (int i = 0; i < 8; i++) {
+			u32 added = round & 1 ? requested[i] & r[i] : 0;
+
+			wrong += r[16 + i] != (r[8 + i] | added);
+			wrong += good.vmcb->requested_irr[i] != 0;
+		}
+	}
+	check_eq(wrong, 0, "50 mixes of 256 vectors, with and without UPDATE_IRR");
+}
+
+/* vCPU 1 looks at the VMSA of vCPU 0. */
+static bool look_at_vmsa(void)
+{
+	return check(snp_call(&other, g_read_vmsa, good.vmsa), "vCPU 1 looks at the VMSA");
+}
+
+static void test_saved(void)
+{
+	section("APM2 15.36.21", "#VMEXIT saves bits 15:0 of VINTR_CTRL, and SECURE_AVIC_CONTROL.");
+	call(g_enable, CONTROL_ALLOWED_NMI);
+	guest_write(X2MSR(TPR), 0x50);
+	shared->fn[0] = g_exit_in_nmi;
+	snp_run(&good);
+	check_eq(snp_run(&good), EXIT_VMGEXIT, "exit in an NMI");
+	look_at_vmsa();
+	check_eq(r[200] & (V_GIF | V_NMI | V_NMI_BLOCKED), V_GIF | V_NMI_BLOCKED,
+		 "VGIF and V_NMI_MASK are set, V_NMI is clear");
+	check(r[200] & V_NMI_ENABLE, "V_NMI_ENABLE stays");
+	check_eq(r[201], (u64)backing[0] | CONTROL_ENABLE | CONTROL_ALLOWED_NMI,
+		 "SECURE_AVIC_CONTROL");
+	snp_run(&good);
+	look_at_vmsa();
+	check_eq(r[200] & V_NMI_BLOCKED, 0, "after IRET: V_NMI_MASK is clear");
+	guest_write(X2MSR(TPR), 0);
+	shared->fn[0] = g_exit_in_shadow;
+	check_eq(snp_run(&good), EXIT_VMGEXIT, "exit behind STI");
+	look_at_vmsa();
+	check_eq(r[200] & BIT(10), 0, "VMGEXIT is complete: no interrupt shadow");
+	snp_run(&good);
+}
+
+static void test_msrpm(void)
+{
+	static u8 msrpm[2 * PAGE_SIZE] __attribute__((aligned(PAGE_SIZE)));
+	u64 saved = good.vmcb->msrpm, val;
+
+	section("APM2 15.36.21", "The MSR permission map does not count for x2APIC MSRs.");
+	memset(msrpm, 0xff, sizeof(msrpm));
+	good.vmcb->msrpm = (u64)msrpm;
+	svm_intercept(good.vmcb, EXIT_MSR, true);
+	check_eq(guest_read(X2MSR(TPR), &val), '-', "engine on, all intercepted: TPR read");
+	check_eq(guest_write(X2MSR(SELF_IPI), LOW), '-', "engine on, all intercepted: SELF_IPI");
+	check_eq(guest_read(0xc0000082, &val), 'V', "other MSRs are intercepted: LSTAR");
+	memset(msrpm, 0, sizeof(msrpm));
+	call(g_disable, 0);
+	check_eq(guest_read(X2MSR(TPR), &val), 'V', "engine off, none intercepted: TPR read");
+	good.vmcb->msrpm = saved;
+	svm_intercept(good.vmcb, EXIT_MSR, false);
+	call(g_enable, 0);
+}
+
 static void test_hlt(void)
 {
 	section("APM2 15.9", "Idle-HLT does not exit while an interrupt of the backing page can be delivered.");
@@ -785,6 +990,8 @@ static void test_interrupted(void)
 	check(!snp_call(&good, g_interrupted, 0), "interrupt to a stack that is not mapped");
 	check_eq(good.vmcb->exit_code, EXIT_NPF, "exits with a nested page fault");
 	check_eq(good.vmcb->exit_info_2 & ~0xfffUL, gpa, "on the stack");
+	look_at_vmsa();
+	check_eq(r[202] & 0xffffffff, EVENT_VALID | EVENT_INTR | LOW, "EVENTINJ of the VMSA");
 	*snp_npt(gpa) = pte;
 	good.vmcb->event_inj = EVENT_VALID | EVENT_EXCEPTION | 6;
 	check_eq(snp_run(&good), EXIT_VMGEXIT, "VMRUN goes on with it");
@@ -803,6 +1010,15 @@ static void test_interrupted(void)
 	check_eq(snp_run(&good), EXIT_VMGEXIT, "to the end");
 	check(!shared->fn[0] && r[0] == 1 && r[1] == 2 && r[2] == 1,
 	      "delivered once, never again");
+
+	*snp_npt(gpa) = 0;
+	check(!snp_call(&good, g_interrupted_vc, 0) && good.vmcb->exit_code == EXIT_NPF,
+	      "#VC to a stack that is not mapped");
+	look_at_vmsa();
+	check_eq(r[202] & EVENT_VALID, 0, "is not kept: its instruction raises it again");
+	*snp_npt(gpa) = pte;
+	check_eq(snp_run(&good), EXIT_VMGEXIT, "and on");
+	check(r[0] == 1 && r[1] == VC_NOACCEL, "#VC once");
 
 	*snp_npt(gpa) = 0;
 	shared->fn[0] = g_shadow;
@@ -891,33 +1107,63 @@ static void test_doorbell(void)
 	check_eq(r[104], 0, "no other exits");
 }
 
-static void ap_lose_page(void *arg)
+static void ap_again(void *fn)
 {
-	shared->fn[1] = g_spin;
-	r[104] = snp_run(&other);
-	r[106] = other.vmcb->exit_info_1;
-	r[105] = snp_run(&other);
+	shared->fn[1] = fn;
+	while (shared->fn[1]) {
+		r[104] = snp_run(&other);
+		if (r[104] != EXIT_INTR && r[104] != EXIT_VMGEXIT)
+			break;
+	}
 }
 
-static void test_doorbell_no_page(void)
+/* Wherever the doorbell meets the other CPU, the interrupt comes. */
+static void test_pings(void)
 {
-	section("APM2 15.36.21", "A nested page fault on the backing page is not restartable: the vCPU is BUSY for ever.");
+	int rounds = 300, done = 0;
+
+	section("APM2 15.36.21", "A doorbell at any point around VMRUN: the vector is delivered once.");
 	for (int i = 100; i < 106; i++)
 		r[i] = 0;
-	ap_run(ap_lose_page, NULL);
+	ap_run(ap_again, g_pings);
+	if (!check(eventually(&r[100]), "vCPU 1 runs, in and out"))
+		return;
+	for (done = 0; done < rounds; done++) {
+		u64 end = rdtsc() + 2000000000UL;
+
+		call(g_send, LOW);
+		wrmsr(MSR_DOORBELL, apic_id() ^ 1);
+		while (r[101] == (u64)done && rdtsc() < end)
+			cpu_relax();
+		if (r[101] != (u64)done + 1)
+			break;
+	}
+	check_eq(done, rounds, "vectors delivered");
+	r[102] = 1;
+	ap_wait();
+	check_eq(r[101], rounds, "none twice");
+}
+
+static void test_page_in_use(void)
+{
+	for (int i = 100; i < 106; i++)
+		r[i] = 0;
+	ap_run(ap_again, g_spin);
 	if (!check(eventually(&r[100]), "vCPU 1 runs again"))
 		return;
-	check_eq(snp_assign((u64)backing[1], false), 0,
-		 "RMPUPDATE takes its backing page away");
+	section("APM2 15.36.12", "The backing page of a running guest is in use: RMPUPDATE fails with FAIL_INUSE.");
+	check_eq(snp_assign((u64)backing[1], false), FAIL_INUSE, "RMPUPDATE of the backing page");
+	check_eq(snp_assign((u64)far_stack, true), RMP_OK, "of another page");
+	section("APM2 15.36.21", "A backing page that is not validated is #VC(406h).");
+	call(g_rescind, (u64)backing[1]);
 	wrmsr(MSR_DOORBELL, apic_id() ^ 1);
-	if (!check(eventually(&r[105]), "doorbell ends its run")) {
-		r[102] = 1;
-		return;
-	}
-	check_eq(r[104], EXIT_NPF, "by a nested page fault");
-	check(r[106] & NOT_RESTARTABLE, "that is not restartable");
-	check_eq(r[105], EXIT_BUSY, "the vCPU is dead");
+	r[0] = 0;
+	for (int i = 0; i < 1000 && r[0] != VC_NOT_RESTARTABLE; i++)
+		call(g_vc_code, 0);
+	check_eq(r[0], VC_NOT_RESTARTABLE, "found by a doorbell");
+	r[102] = 1;
 	ap_wait();
+	check_eq(snp_assign((u64)backing[1], false), RMP_OK, "RMPUPDATE, once it is out of guest mode");
 }
 
 static void test_page(void)
@@ -989,6 +1235,9 @@ void test_main(void)
 	*field(&no_gif, VMSA_VINTR_CTRL) = V_NMI_ENABLE;
 	snp_set_up(&own_irq, 16);
 	*field(&own_irq, VMSA_VINTR_CTRL) |= V_IRQ | V_PRIO(HIGH >> 4) | (u64)HIGH << 32;
+	snp_set_up(&own_nmi, 20);
+	*field(&own_nmi, VMSA_VINTR_CTRL) |= V_NMI;
+	*field(&own_nmi, VMSA_SECURE_AVIC_CONTROL) = (u64)backing[0] | CONTROL_ENABLE;
 	snp_set_up(&reflect, 18);
 	*field(&reflect, VMSA_SEV_FEATURES) |= REFLECT_VC;
 	reflect.vmcb->allowed_sev_features |= REFLECT_VC;
@@ -1003,10 +1252,14 @@ void test_main(void)
 	test_priority();
 	test_level();
 	test_requested();
+	test_mix();
 	test_nmi();
+	test_saved();
+	test_msrpm();
 	test_hlt();
 	test_interrupted();
 	test_doorbell();
-	test_doorbell_no_page();
+	test_pings();
+	test_page_in_use();
 	test_page();
 }

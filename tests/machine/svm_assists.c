@@ -11,6 +11,8 @@
 #define EXIT_WRITE_DR		0x30
 #define EXIT_EXCP		0x40
 #define EXIT_RDTSC		0x6e
+#define MSR_TSC_RATIO		0xc0000104
+#define EXIT_RDTSCP		0x87
 #define EXIT_SWINT		0x75
 #define EXIT_PAUSE		0x77
 #define EXIT_INVLPG		0x79
@@ -58,6 +60,10 @@ GUEST(g_load, "mov (%r8), %rax");
 GUEST(g_write_cr4, "mov %rax, %cr4");
 GUEST(g_wrmsr, "wrmsr");
 GUEST(g_nop, "nop");
+GUEST(g_read_dr1, "mov %dr1, %rax");
+GUEST(g_read_dr4, ".byte 0x0f, 0x21, 0xe0");
+GUEST(g_rdtscp, "rdtscp");
+GUEST(g_vmgexit, "rep; vmmcall");
 
 static void start(void (*fn)(void))
 {
@@ -172,6 +178,70 @@ static void test_traps(void)
 	check_eq(v.vmcb->exit_info_1, v.vmcb->efer, "EXITINFO1 is the new value");
 }
 
+static void test_order(void)
+{
+	section("APM2 15.9", "Exceptions of MOV DRn come before its intercept.");
+	start(g_read_dr1);
+	v.vmcb->intercept[1] = 0xffffffff;
+	v.vmcb->intercept[2] = BIT(DB);
+	v.vmcb->dr7 |= BIT(13);
+	check_eq(svm_run(&v), EXIT_EXCP + DB, "DR7.GD: #DB");
+	check_eq(v.vmcb->dr6, 0xffff2ff0, "DR6.BD is set");
+	check_eq(v.vmcb->rip, (u64)g_read_dr1, "RIP is at the instruction");
+	start(g_read_dr4);
+	v.vmcb->intercept[1] = 0xffffffff;
+	v.vmcb->intercept[2] = BIT(UD);
+	v.vmcb->cr4 |= BIT(3);
+	check_eq(svm_run(&v), EXIT_EXCP + UD, "DR4 with CR4.DE: #UD");
+
+	section("APM2 15.9", "RDTSCP has an intercept of its own.");
+	start(g_rdtscp);
+	svm_intercept(v.vmcb, EXIT_RDTSC, true);
+	check_eq(svm_run(&v), EXIT_VMMCALL, "RDTSC's is not for it");
+	start(g_rdtscp);
+	svm_intercept(v.vmcb, EXIT_RDTSCP, true);
+	FAULT(g_rdtscp, EXIT_RDTSCP, "RDTSCP");
+
+	section("APM2 15.35.6", "VMGEXIT is VMMCALL outside of SEV-ES guests.");
+	start(g_vmgexit);
+	check_eq(svm_run(&v), EXIT_VMMCALL, "in a guest");
+	EX_BEGIN();
+	asm volatile(EX("rep; vmmcall"));
+	check_eq(ex_vector, UD, "in the host: #UD");
+}
+
+#define HALF			0x80000000UL
+#define TSC_OFFSET		0x123456789000UL
+
+static u64 guest_tsc(void)
+{
+	start(g_rdtsc);
+	v.vmcb->tsc_offset = TSC_OFFSET;
+	svm_run(&v);
+	return (v.regs.rdx << 32 | (u32)v.vmcb->rax) - TSC_OFFSET;
+}
+
+static void test_tsc(void)
+{
+	u64 val, before, seen, after;
+
+	section("APM2 15.30.5", "A guest's TSC is the host's x TSC_RATIO (8.32 fixed point) + TSC_OFFSET.");
+	check(rdmsr_safe(MSR_TSC_RATIO, &val) == NO_EXCEPTION && val == BIT(32),
+	      "TSC_RATIO is 1.0 after reset");
+	check_eq(wrmsr_safe(MSR_TSC_RATIO, BIT(40)), GP, "its reserved bits: #GP");
+	before = rdtsc();
+	seen = guest_tsc();
+	after = rdtsc();
+	check(seen >= before && seen <= after, "1.0");
+	wrmsr(MSR_TSC_RATIO, HALF);
+	before = rdtsc();
+	seen = guest_tsc();
+	after = rdtsc();
+	check(seen >= before / 2 && seen <= after / 2, "0.5");
+	check(rdtsc() >= after, "the host's TSC is not scaled");
+	wrmsr(MSR_TSC_RATIO, BIT(32));
+}
+
 static void test_injection(void)
 {
 	section("APM2 15.20", "EVENTINJ delivers an event through the IDT before the first instruction of the guest.");
@@ -217,12 +287,14 @@ void test_main(void)
 	cpuid(0x8000000a, 0, &a, &b, &c, &d);
 	if (!check(d & BIT(3), "CPUID has NRIPS") || !check(d & BIT(7), "CPUID has DecodeAssists"))
 		return;
+	svm_init();
+	test_tsc();
 	set_handler(VECTOR, on_event);
 	set_handler(BP, on_event);
 	set_handler(GP, on_event);
-	svm_init();
 	test_next_rip();
 	test_decode();
 	test_traps();
+	test_order();
 	test_injection();
 }

@@ -33,7 +33,6 @@ MSR_REG(tsc_aux, 0xc0000103)
 MSR_REG(sysenter_cs, 0x174)
 MSR_REG(sysenter_esp, 0x175)
 MSR_REG(sysenter_eip, 0x176)
-MSR_REG(debugctl, 0x1d9)
 MSR_REG(efer, MSR_EFER)
 ASM_REG(cr0, "cr0")
 ASM_REG(cr2, "cr2")
@@ -243,7 +242,6 @@ static const struct field {
 	F(idt_limit, A, 0x084, 4, 0xf0f, 0xf1f, 0xfff, 0),
 	F(es, A, 0x000, 2, 0x10, 0, 0x18, 0),
 	F(rflags_ac, A, 0x170, 4, BIT(18), BIT(21), BIT(18) | BIT(21), 0),
-	F(debugctl, A, 0x270, 8, 0, 1, 0, 0),
 };
 
 static struct snp_vcpu v;

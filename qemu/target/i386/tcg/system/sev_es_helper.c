@@ -146,6 +146,9 @@ static const VmsaField vmsa_fields[] = {
     { VMSA_X87_DP, SWAP_C, VMSA_FPU, 0 },
 };
 
+/* TSC_RATIO is 8.32 fixed point. */
+#define TSC_RATIO_RESERVED      MAKE_64BIT_MASK(40, 24)
+
 /* SEV_FEATURES that VMRUN takes; any other is VMEXIT_INVALID. */
 #define SEV_FEATURES_KNOWN \
     (SEV_FEATURE_SNP_ACTIVE | SEV_FEATURE_VTOM | SEV_FEATURE_REFLECT_VC | \
@@ -1000,6 +1003,13 @@ bool sev_rdmsr(CPUX86State *env, uint32_t msr, uint64_t *val, uintptr_t ra)
         }
         *val = env->tsc_khz > 0 ? env->tsc_khz / 1000 : 1000;
         return true;
+    case MSR_AMD64_TSC_RATIO:
+        cpu_svm_check_intercept_param(env, SVM_EXIT_MSR, 0, ra);
+        if (!(env->features[FEAT_SVM] & CPUID_SVM_TSCSCALE)) {
+            raise_exception_err_ra(env, EXCP0D_GPF, 0, ra);
+        }
+        *val = env->amd_tsc_scale_msr;
+        return true;
     }
     return false;
 }
@@ -1019,17 +1029,36 @@ bool sev_wrmsr(CPUX86State *env, uint32_t msr, uint64_t val, uintptr_t ra)
     case MSR_AMD64_GUEST_TSC_FREQ:
         cpu_svm_check_intercept_param(env, SVM_EXIT_MSR, 1, ra);
         raise_exception_err_ra(env, EXCP0D_GPF, 0, ra);
+    case MSR_AMD64_TSC_RATIO:
+        cpu_svm_check_intercept_param(env, SVM_EXIT_MSR, 1, ra);
+        if (!(env->features[FEAT_SVM] & CPUID_SVM_TSCSCALE) ||
+            (val & TSC_RATIO_RESERVED)) {
+            raise_exception_err_ra(env, EXCP0D_GPF, 0, ra);
+        }
+        env->amd_tsc_scale_msr = val;
+        return true;
     }
     return false;
 }
 
-uint64_t snp_guest_tsc(CPUX86State *env, uint64_t raw)
+/* @ratio has 32 fractional bits. */
+static uint64_t scale_tsc(uint64_t raw, uint64_t ratio)
 {
     uint64_t lo, hi;
 
-    if (!(env->sev.sev_features & SEV_FEATURE_SECURE_TSC)) {
-        return raw + env->tsc_offset;
+    mulu64(&lo, &hi, raw, ratio);
+    return hi << 32 | lo >> 32;
+}
+
+uint64_t snp_guest_tsc(CPUX86State *env, uint64_t raw)
+{
+    if (env->sev.sev_features & SEV_FEATURE_SECURE_TSC) {
+        return scale_tsc(raw, env->sev.tsc_scale) + env->sev.tsc_offset;
     }
-    mulu64(&lo, &hi, raw, env->sev.tsc_scale);
-    return (hi << 32 | lo >> 32) + env->sev.tsc_offset;
+    /* The ratio is the host's MSR, and 1.0 where there is none (15.30.5). */
+    if ((env->hflags & HF_GUEST_MASK) &&
+        env->amd_tsc_scale_msr != MSR_AMD64_TSC_RATIO_DEFAULT) {
+        raw = scale_tsc(raw, env->amd_tsc_scale_msr);
+    }
+    return raw + env->tsc_offset;
 }
