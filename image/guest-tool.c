@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What the tests in the guest (image/guest-test) need and busybox does not have:
+ *
+ *   guest-tool timers N                  N sleeps of 1 ms; fails if one ends early
+ *   guest-tool tlb N                     N times: a page goes away under threads on all CPUs
+ *   guest-tool kexec KERNEL INITRD ARGS  start another kernel
+ *
+ * Static, for the guest's initramfs.
+ */
+#define _GNU_SOURCE
+#include <err.h>
+#include <fcntl.h>
+#include <linux/reboot.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NSEC_PER_SEC	1000000000LL
+#define SLEEP_NS	1000000LL
+#define MAX_CPUS	64
+
+static int64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * NSEC_PER_SEC + ts.tv_nsec;
+}
+
+static int timers(int rounds)
+{
+	int64_t worst = 0, sum = 0;
+
+	for (int i = 0; i < rounds; i++) {
+		struct timespec ts = { .tv_nsec = SLEEP_NS };
+		int64_t start = now_ns(), took;
+
+		if (clock_nanosleep(CLOCK_MONOTONIC, 0, &ts, NULL))
+			errx(1, "clock_nanosleep failed");
+		took = now_ns() - start;
+		if (took < SLEEP_NS)
+			errx(1, "a sleep of %lld ns ended after %lld ns", SLEEP_NS, (long long)took);
+		sum += took;
+		if (took > worst)
+			worst = took;
+	}
+	printf("  %d sleeps of 1 ms: %lld us on average, %lld us at most\n", rounds,
+	       (long long)(sum / rounds / 1000), (long long)(worst / 1000));
+	return 0;
+}
+
+/*
+ * One thread a CPU reads the number of the round through a mapping that the main thread replaces by another
+ * page each round. A thread whose TLB was not flushed goes on reading the old one.
+ */
+static struct {
+	_Atomic int *window;
+	atomic_int round;
+	atomic_int stop;
+	atomic_int seen[MAX_CPUS];
+} shared;
+
+static void *reader(void *arg)
+{
+	int cpu = (intptr_t)arg;
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	sched_setaffinity(0, sizeof(set), &set);
+	while (!shared.stop) {
+		int expected = shared.round;
+
+		/* Read after the round was announced: that round's page, or a later one's. */
+		if (*shared.window < expected)
+			errx(1, "CPU %d reads round %d in round %d", cpu, *shared.window, expected);
+		shared.seen[cpu] = expected;
+	}
+	return NULL;
+}
+
+static int tlb(int rounds)
+{
+	int cpus = sysconf(_SC_NPROCESSORS_ONLN), page = getpagesize();
+	pthread_t threads[MAX_CPUS];
+	int fd = memfd_create("rounds", 0);
+
+	if (fd < 0 || ftruncate(fd, (off_t)(rounds + 1) * page))
+		err(1, "memfd");
+	shared.window = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (shared.window == MAP_FAILED)
+		err(1, "mmap");
+	if (cpus > MAX_CPUS)
+		cpus = MAX_CPUS;
+	for (intptr_t i = 0; i < cpus; i++)
+		if (pthread_create(&threads[i], NULL, reader, (void *)i))
+			errx(1, "no thread");
+	for (int i = 1; i <= rounds; i++) {
+		if (pwrite(fd, &i, sizeof(i), (off_t)i * page) != sizeof(i))
+			err(1, "pwrite");
+		if (mmap((void *)shared.window, page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
+			 (off_t)i * page) == MAP_FAILED)
+			err(1, "mmap");
+		shared.round = i;
+		/* All have to run: a thread that sleeps has no translation to flush. */
+		for (int cpu = 0; cpu < cpus; cpu++)
+			while (shared.seen[cpu] < i)
+				sched_yield();
+	}
+	shared.stop = 1;
+	for (int i = 0; i < cpus; i++)
+		pthread_join(threads[i], NULL);
+	return 0;
+}
+
+static int start_kernel(const char *kernel, const char *initrd, char *args)
+{
+	int kernel_fd = open(kernel, O_RDONLY), initrd_fd = open(initrd, O_RDONLY);
+
+	if (kernel_fd < 0 || initrd_fd < 0)
+		err(1, "%s", kernel_fd < 0 ? kernel : initrd);
+	args[strcspn(args, "\n")] = 0;
+	if (syscall(SYS_kexec_file_load, kernel_fd, initrd_fd, strlen(args) + 1, args, 0))
+		err(1, "kexec_file_load");
+	syscall(SYS_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_KEXEC, NULL);
+	err(1, "reboot");
+}
+
+int main(int argc, char **argv)
+{
+	if (argc == 3 && !strcmp(argv[1], "timers"))
+		return timers(atoi(argv[2]));
+	if (argc == 3 && !strcmp(argv[1], "tlb"))
+		return tlb(atoi(argv[2]));
+	if (argc == 5 && !strcmp(argv[1], "kexec"))
+		return start_kernel(argv[2], argv[3], argv[4]);
+	errx(2, "usage: guest-tool timers N | tlb N | kexec KERNEL INITRD ARGS");
+}
