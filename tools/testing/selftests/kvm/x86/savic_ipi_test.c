@@ -183,27 +183,98 @@ static void guest_nmi(void)
 	sender_stop();
 }
 
+/* Like fixed, KVM doesn't arbitrate: whom the guest chose, or all of the destination. */
+static void guest_lowest_priority(void)
+{
+	u32 count[NR_VCPUS] = {};
+	u64 icr = APIC_DEST_LOGICAL | DEST(BIT(1) | BIT(2)) | APIC_DM_LOWEST;
+
+	sender_start();
+	savic_set_vector(2, APIC_IRR, IPI_VECTOR);
+	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), icr | IPI_VECTOR), GHCB_OK);
+	wait_for_targets(BIT(2), count);
+
+	/* KVM arbitrates if it delivers: one of them, and only one. */
+	wrmsr(X2APIC_MSR(APIC_ICR), icr | IPI_VECTOR);
+	while (nr_ipis(1) + nr_ipis(2) < 2)
+		cpu_relax();
+	savic_settle();
+	GUEST_ASSERT_EQ(nr_ipis(1) + nr_ipis(2), 2u);
+	GUEST_ASSERT_EQ(nr_ipis(0) + nr_ipis(3), 0u);
+	sender_stop();
+}
+
+/* An ICR by MSR, and as AVIC_INCOMPLETE_IPI with each of its reasons. */
+static void assert_icr_refused(u64 icr)
+{
+	enum ghcb_status status = ghcb_wrmsr(X2APIC_MSR(APIC_ICR), icr);
+	u64 reason;
+
+	__GUEST_ASSERT(status == GHCB_MALFORMED, "ICR %#lx: status %u", icr, status);
+
+	for (reason = 0; reason <= SAVIC_IPI_UNACCELERATED; reason++) {
+		struct ghcb_request req = {
+			.exit_code = SVM_EXIT_AVIC_INCOMPLETE_IPI,
+			.exit_info_1 = icr,
+			.exit_info_2 = reason << 32,
+		};
+
+		status = ghcb_vmgexit(&req);
+		__GUEST_ASSERT(status == GHCB_MALFORMED &&
+			       req.exit_info_2 == GHCB_ERR_INVALID_INPUT,
+			       "ICR %#lx, reason %lu: status %u, error %lu",
+			       icr, reason, status, req.exit_info_2);
+	}
+}
+
 /* What Secure AVIC can't deliver, or is reserved, KVM refuses. */
 static void guest_refused(void)
 {
 	static const u64 bad_icrs[] = {
 		DEST(1) | APIC_DM_SMI,
 		DEST(1) | APIC_DM_REMRD | IPI_VECTOR,
+		DEST(1) | APIC_DM_INIT,
+		DEST(1) | APIC_INT_ASSERT | APIC_INT_LEVELTRIG | APIC_DM_INIT,
+		DEST(1) | APIC_DM_STARTUP | IPI_VECTOR,
 		DEST(1) | APIC_DM_EXTINT | IPI_VECTOR,
+		APIC_DEST_ALLBUT | APIC_DM_INIT,
+		APIC_DEST_ALLBUT | APIC_DM_STARTUP | IPI_VECTOR,
+		DEST(-1u) | APIC_DM_SMI,
 		/* Reserved bits; delivery status is read-only, i.e. isn't one. */
 		DEST(1) | BIT(13) | IPI_VECTOR,
+		DEST(1) | BIT(16) | IPI_VECTOR,
+		DEST(1) | BIT(17) | IPI_VECTOR,
 		DEST(1) | BIT(20) | IPI_VECTOR,
+		DEST(1) | BIT(31) | IPI_VECTOR,
 	};
 	u32 i;
 
 	sender_start();
-	for (i = 0; i < ARRAY_SIZE(bad_icrs); i++) {
-		enum ghcb_status status = ghcb_wrmsr(X2APIC_MSR(APIC_ICR), bad_icrs[i]);
-
-		__GUEST_ASSERT(status != GHCB_OK, "ICR %#lx accepted", bad_icrs[i]);
-	}
+	for (i = 0; i < ARRAY_SIZE(bad_icrs); i++)
+		assert_icr_refused(bad_icrs[i]);
 	for (i = 1; i < NR_VCPUS; i++)
 		GUEST_ASSERT_EQ(nr_ipis(i), 0u);
+	sender_stop();
+}
+
+/* KVM would take the destination for that of an xAPIC. */
+static void guest_xapic(void)
+{
+	u64 base;
+
+	GUEST_ASSERT_EQ(savic_register_page(SVM_VMGEXIT_SAVIC_SELF_GPA,
+					    savic_page_gpa(0), NULL), GHCB_OK);
+	GUEST_ASSERT_EQ(ghcb_rdmsr(MSR_IA32_APICBASE, &base), GHCB_OK);
+	GUEST_ASSERT(!(base & MSR_IA32_APICBASE_EXTD));
+	while (READ_ONCE(nr_ready) < NR_VCPUS - 1)
+		cpu_relax();
+
+	assert_icr_refused(DEST(1) | IPI_VECTOR);
+	assert_icr_refused(APIC_DEST_ALLBUT | APIC_DM_NMI);
+
+	sender_start();
+	GUEST_ASSERT_EQ(nr_ipis(1), 0u);
+	GUEST_ASSERT_EQ(nr_nmis[1], 0u);
 	sender_stop();
 }
 
@@ -262,6 +333,16 @@ TEST_F_TIMEOUT(savic_ipi, nmi, TIMEOUT_SECS)
 TEST_F_TIMEOUT(savic_ipi, refused, TIMEOUT_SECS)
 {
 	run_all(&self->t, guest_refused);
+}
+
+TEST_F_TIMEOUT(savic_ipi, lowest_priority, TIMEOUT_SECS)
+{
+	run_all(&self->t, guest_lowest_priority);
+}
+
+TEST_F_TIMEOUT(savic_ipi, xapic, TIMEOUT_SECS)
+{
+	run_all(&self->t, guest_xapic);
 }
 
 int main(int argc, char *argv[])

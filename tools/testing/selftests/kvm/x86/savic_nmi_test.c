@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Secure AVIC: NMIs, from all that can send one.
+ *
+ * KVM hands an NMI to hardware, V_NMI_PENDING, which takes it at VMRUN if the engine is
+ * on, drops it if the guest doesn't allow NMIs, and holds it back while another one is
+ * being handled.  KVM can't see the latter two.  It keeps one more NMI while hardware
+ * hasn't taken the first.
+ */
+#include <pthread.h>
+
+#include "apic.h"
+#include "ghcb.h"
+#include "kvm_test_harness.h"
+#include "kvm_util.h"
+#include "processor.h"
+#include "savic.h"
+#include "sev.h"
+#include "test_util.h"
+
+#define X2APIC_MSR(reg)		(APIC_BASE_MSR + ((reg) >> 4))
+#define APIC_LVT0		0x350
+
+/* Not of a PIC. */
+#define NMI_GSI			18
+
+#define PIT_COMMAND		0x43
+#define PIT_CHANNEL0		0x40
+/* Channel 0, both bytes, rate generator. */
+#define PIT_MODE		0x34
+/* A tick is 838 ns. */
+#define PIT_PERIOD		1200
+#define NR_TICKS		5
+
+#define NR_ROUNDS		50
+
+/* Only to end a test that hangs. */
+#define TIMEOUT_SECS		120
+
+/* Guest only. */
+static u32 nr_nmis;
+static u32 depth;
+static bool sync_in_handler;
+
+/*
+ * There is no GHCB request of the guest that this could interrupt, if it makes one
+ * itself: see ghcb.h.
+ */
+static void nmi_handler(struct ex_regs *regs)
+{
+	GUEST_ASSERT_EQ(depth, 0u);
+	depth++;
+	nr_nmis++;
+	if (sync_in_handler) {
+		sync_in_handler = false;
+		GUEST_SYNC(0);
+		GUEST_ASSERT_EQ(nr_nmis, 1u);
+	}
+	depth--;
+}
+
+static void wait_for_nmis(u32 nr)
+{
+	while (READ_ONCE(nr_nmis) < nr)
+		cpu_relax();
+}
+
+/* Any exit and VMRUN, twice for the NMI that KVM keeps. */
+static void settle(void)
+{
+	savic_settle();
+	savic_settle();
+}
+
+/* The host sends one for each GUEST_SYNC(). */
+static void guest_one_by_one(void)
+{
+	u32 i;
+
+	savic_enable();
+	ghcb_ioapic_write(IOAPIC_REDIR(NMI_GSI) + 1, 0);
+	ghcb_ioapic_write(IOAPIC_REDIR(NMI_GSI), APIC_DM_NMI);
+	for (i = 1; i <= NR_ROUNDS; i++) {
+		GUEST_SYNC(i);
+		/* Taken by VMRUN, i.e. before the first instruction after it. */
+		GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), i);
+		settle();
+		GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), i);
+	}
+	GUEST_DONE();
+}
+
+/* As many as the host says are to be seen, of those that it has sent before. */
+static void guest_expects(u64 nr)
+{
+	savic_enable();
+	GUEST_SYNC(0);
+	wait_for_nmis(nr);
+	settle();
+	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), (u32)nr);
+	GUEST_DONE();
+}
+
+static void guest_engine_off(void)
+{
+	x2apic_enable();
+	GUEST_SYNC(0);
+	settle();
+	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), 0u);
+	GUEST_SYNC(1);
+	savic_enable();
+	wait_for_nmis(1);
+	settle();
+	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), 1u);
+	GUEST_DONE();
+}
+
+/* The second one arrives while the first is being handled, and waits for its IRET. */
+static void guest_masked(void)
+{
+	sync_in_handler = true;
+	savic_enable();
+	GUEST_SYNC(0);
+	wait_for_nmis(2);
+	settle();
+	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), 2u);
+	GUEST_DONE();
+}
+
+static void guest_halted(void)
+{
+	savic_enable();
+	GUEST_SYNC(0);
+	/* Interrupts are off: nothing else ends this. */
+	while (!READ_ONCE(nr_nmis))
+		asm volatile("hlt");
+	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), 1u);
+	GUEST_DONE();
+}
+
+static void guest_own_nmis(void)
+{
+	struct ghcb_request complete = { .exit_code = SVM_VMGEXIT_NMI_COMPLETE };
+	u32 nr = 0;
+
+	savic_enable();
+
+	/* By hardware: any VMRUN is enough. */
+	savic_write(0, SAVIC_NMI_REQ, 1);
+	settle();
+	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), ++nr);
+	GUEST_ASSERT_EQ(savic_read(0, SAVIC_NMI_REQ), 0u);
+
+	/* Linux' way. */
+	savic_write(0, SAVIC_NMI_REQ, 1);
+	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), APIC_DEST_SELF | APIC_DM_NMI), GHCB_OK);
+	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), ++nr);
+
+	/* Hardware sends no NMIs: #VC, and KVM does. */
+	wrmsr(X2APIC_MSR(APIC_ICR), APIC_DEST_SELF | APIC_DM_NMI);
+	settle();
+	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), ++nr);
+	wrmsr(X2APIC_MSR(APIC_ICR), APIC_DM_NMI);
+	settle();
+	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), ++nr);
+	wrmsr(X2APIC_MSR(APIC_ICR), APIC_DEST_ALLINC | APIC_DM_NMI);
+	settle();
+	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), ++nr);
+	wrmsr(X2APIC_MSR(APIC_ICR), APIC_DEST_ALLBUT | APIC_DM_NMI);
+	settle();
+	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), nr);
+
+	/* Nothing to be done, and nothing to be refused. */
+	GUEST_ASSERT_EQ(ghcb_vmgexit(&complete), GHCB_OK);
+	settle();
+	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), nr);
+
+	/* AllowedNmi is about the host only. */
+	wrmsr(MSR_AMD64_SAVIC_CONTROL, savic_page_gpa(0) | MSR_AMD64_SAVIC_EN);
+	wrmsr(X2APIC_MSR(APIC_ICR), APIC_DM_NMI);
+	settle();
+	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), nr);
+	savic_write(0, SAVIC_NMI_REQ, 1);
+	settle();
+	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), ++nr);
+	GUEST_DONE();
+}
+
+static void outb(u16 port, u8 val)
+{
+	asm volatile("outb %0, %1" : : "a" (val), "d" (port));
+}
+
+/* The old NMI watchdog: the timer's line is LINT0. */
+static void guest_lint0(void)
+{
+	u32 nr;
+
+	savic_enable();
+	outb(PIT_COMMAND, PIT_MODE);
+	outb(PIT_CHANNEL0, PIT_PERIOD & 0xff);
+	outb(PIT_CHANNEL0, PIT_PERIOD >> 8);
+	settle();
+	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), 0u);
+
+	/* Waiting takes no exit, and with the handler's VMGEXITs none is interrupted. */
+	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_LVT0), APIC_DM_NMI), GHCB_OK);
+	wait_for_nmis(NR_TICKS);
+	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_LVT0), APIC_LVT_MASKED | APIC_DM_NMI),
+			GHCB_OK);
+
+	/* One more may have been on its way. */
+	settle();
+	nr = READ_ONCE(nr_nmis);
+	GUEST_SYNC(0);
+	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), nr);
+	GUEST_DONE();
+}
+
+FIXTURE(savic_nmi) {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
+};
+
+FIXTURE_SETUP(savic_nmi)
+{
+	self->vm = vm_savic_create(1, NULL, &self->vcpu);
+	vm_install_exception_handler(self->vm, NMI_VECTOR, nmi_handler);
+}
+
+FIXTURE_TEARDOWN(savic_nmi)
+{
+	kvm_vm_free(self->vm);
+}
+
+static void launch(struct kvm_vcpu *vcpu, void *guest_code, u64 arg)
+{
+	vcpu_arch_set_entry_point(vcpu, guest_code);
+	vcpu_args_set(vcpu, 1, arg);
+	vm_sev_launch(vcpu->vm, snp_default_policy(), NULL);
+}
+
+static void send_kvm_nmi(struct kvm_vcpu *vcpu)
+{
+	vcpu_ioctl(vcpu, KVM_NMI, NULL);
+}
+
+static void send_msi_nmi(struct kvm_vcpu *vcpu)
+{
+	/* The vector is ignored, also one that couldn't be an interrupt's. */
+	savic_send_msi(vcpu->vm, 0, APIC_DM_NMI | 2);
+}
+
+static void send_ioapic_nmi(struct kvm_vcpu *vcpu)
+{
+	kvm_irq_line(vcpu->vm, NMI_GSI, 1);
+	kvm_irq_line(vcpu->vm, NMI_GSI, 0);
+}
+
+static void send_events_nmi(struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_events events;
+
+	vcpu_events_get(vcpu, &events);
+	TEST_ASSERT_EQ(events.nmi.pending, 0);
+	events.nmi.pending = 1;
+	events.flags |= KVM_VCPUEVENT_VALID_NMI_PENDING;
+	vcpu_events_set(vcpu, &events);
+	vcpu_events_get(vcpu, &events);
+	TEST_ASSERT_EQ(events.nmi.pending, 1);
+}
+
+static void test_one_by_one(struct kvm_vcpu *vcpu, void (*send)(struct kvm_vcpu *vcpu))
+{
+	u32 nr = 0;
+
+	launch(vcpu, guest_one_by_one, 0);
+	while (savic_vcpu_run(vcpu)) {
+		send(vcpu);
+		nr++;
+	}
+	TEST_ASSERT_EQ(nr, (u32)NR_ROUNDS);
+	TEST_ASSERT_EQ(vcpu_get_stat(vcpu, savic_nmis), (u64)NR_ROUNDS);
+}
+
+TEST_F_TIMEOUT(savic_nmi, kvm_nmi, TIMEOUT_SECS)
+{
+	test_one_by_one(self->vcpu, send_kvm_nmi);
+}
+
+TEST_F_TIMEOUT(savic_nmi, msi, TIMEOUT_SECS)
+{
+	test_one_by_one(self->vcpu, send_msi_nmi);
+}
+
+TEST_F_TIMEOUT(savic_nmi, ioapic, TIMEOUT_SECS)
+{
+	test_one_by_one(self->vcpu, send_ioapic_nmi);
+}
+
+TEST_F_TIMEOUT(savic_nmi, vcpu_events, TIMEOUT_SECS)
+{
+	test_one_by_one(self->vcpu, send_events_nmi);
+}
+
+/* As for a CPU: one is pending while one is handled, the third is lost. */
+TEST_F_TIMEOUT(savic_nmi, two_pending, TIMEOUT_SECS)
+{
+	struct kvm_vcpu_events events;
+
+	launch(self->vcpu, guest_expects, 2);
+	EXPECT_TRUE(savic_vcpu_run(self->vcpu));
+	send_kvm_nmi(self->vcpu);
+	vcpu_events_get(self->vcpu, &events);
+	EXPECT_EQ(events.nmi.pending, 1);
+	send_kvm_nmi(self->vcpu);
+	send_kvm_nmi(self->vcpu);
+	vcpu_events_get(self->vcpu, &events);
+	EXPECT_EQ(events.nmi.pending, 2);
+	EXPECT_EQ(events.nmi.masked, 0);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpu));
+}
+
+TEST_F_TIMEOUT(savic_nmi, engine_off, TIMEOUT_SECS)
+{
+	struct kvm_vcpu_events events;
+
+	launch(self->vcpu, guest_engine_off, 0);
+	EXPECT_TRUE(savic_vcpu_run(self->vcpu));
+	send_kvm_nmi(self->vcpu);
+	EXPECT_TRUE(savic_vcpu_run(self->vcpu));
+	vcpu_events_get(self->vcpu, &events);
+	EXPECT_EQ(events.nmi.pending, 1);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpu));
+	vcpu_events_get(self->vcpu, &events);
+	EXPECT_EQ(events.nmi.pending, 0);
+}
+
+TEST_F_TIMEOUT(savic_nmi, masked, TIMEOUT_SECS)
+{
+	struct kvm_vcpu_events events;
+
+	launch(self->vcpu, guest_masked, 0);
+	EXPECT_TRUE(savic_vcpu_run(self->vcpu));
+	send_kvm_nmi(self->vcpu);
+	EXPECT_TRUE(savic_vcpu_run(self->vcpu));
+
+	/* In the handler, which is between the guest and hardware. */
+	vcpu_events_get(self->vcpu, &events);
+	EXPECT_EQ(events.nmi.masked, 0);
+	EXPECT_EQ(events.nmi.pending, 0);
+	send_kvm_nmi(self->vcpu);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpu));
+}
+
+TEST_F_TIMEOUT(savic_nmi, halted, TIMEOUT_SECS)
+{
+	pthread_t thread;
+
+	launch(self->vcpu, guest_halted, 0);
+	EXPECT_TRUE(savic_vcpu_run(self->vcpu));
+	pthread_create(&thread, NULL, savic_vcpu_thread, self->vcpu);
+	while (!vcpu_get_stat(self->vcpu, blocking))
+		usleep(1000);
+	send_msi_nmi(self->vcpu);
+	pthread_join(thread, NULL);
+}
+
+TEST_F_TIMEOUT(savic_nmi, own, TIMEOUT_SECS)
+{
+	launch(self->vcpu, guest_own_nmis, 0);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpu));
+}
+
+TEST_F_TIMEOUT(savic_nmi, lint0, TIMEOUT_SECS)
+{
+	struct kvm_pit_config config = {};
+
+	vm_ioctl(self->vm, KVM_CREATE_PIT2, &config);
+	launch(self->vcpu, guest_lint0, 0);
+	EXPECT_TRUE(savic_vcpu_run(self->vcpu));
+	/* Some more periods, in which there must be none. */
+	usleep(10 * PIT_PERIOD);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpu));
+}
+
+int main(int argc, char *argv[])
+{
+	__TEST_REQUIRE(kvm_has_savic(),
+		       "KVM doesn't offer Secure AVIC (bit 16 of KVM_X86_SEV_VMSA_FEATURES)");
+
+	return test_harness_run(argc, argv);
+}

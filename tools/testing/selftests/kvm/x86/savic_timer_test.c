@@ -1,0 +1,414 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Secure AVIC: the local APIC's timer, which is KVM's.
+ *
+ * The guest asks for its registers by VMGEXIT, and KVM posts the vector when the timer
+ * expires, without knowing when, or if, it is delivered.  Interrupts are counted, and
+ * waited for without a limit: the harness ends a test that has lost one.
+ */
+#include <pthread.h>
+#include <sched.h>
+
+#include "apic.h"
+#include "ghcb.h"
+#include "kvm_test_harness.h"
+#include "kvm_util.h"
+#include "processor.h"
+#include "savic.h"
+#include "sev.h"
+#include "test_util.h"
+
+#define X2APIC_MSR(reg)		(APIC_BASE_MSR + ((reg) >> 4))
+
+#define VECTOR			0x51
+#define OTHER_VECTOR		0x52
+#define DIVIDE_BY_1		0xb
+
+/* KVM's APIC bus has 1 GHz: a millisecond, divided by 1. */
+#define MILLISECOND		1000000
+
+#define NR_ROUNDS		20
+
+/* Only to end a test that hangs. */
+#define TIMEOUT_SECS		120
+
+static void timer_write(u32 reg, u64 val)
+{
+	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(reg), val), GHCB_OK);
+}
+
+static u32 timer_read(u32 reg)
+{
+	u64 val;
+
+	GUEST_ASSERT_EQ(ghcb_rdmsr(X2APIC_MSR(reg), &val), GHCB_OK);
+	return val;
+}
+
+/*
+ * Returns when it has expired, and KVM has looked at that.  The count is zero by the
+ * clock, which may be before KVM's own timer has fired: see run().
+ */
+static void wait_for_zero(void)
+{
+	while (timer_read(APIC_TMCCT))
+		cpu_relax();
+	GUEST_SYNC(0);
+	savic_settle();
+}
+
+static void start_oneshot(u32 count)
+{
+	timer_write(APIC_LVTT, APIC_LVT_TIMER_ONESHOT | VECTOR);
+	timer_write(APIC_TMICT, count);
+}
+
+static void setup(void)
+{
+	savic_enable();
+	savic_allow_vector(VECTOR);
+	timer_write(APIC_TDCR, DIVIDE_BY_1);
+}
+
+static void expect_irqs(u32 nr)
+{
+	savic_wait_for_irqs(VECTOR, nr);
+	savic_settle();
+	GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), nr);
+}
+
+static void guest_oneshot(void)
+{
+	u32 i;
+
+	setup();
+	for (i = 1; i <= NR_ROUNDS; i++) {
+		start_oneshot(i * MILLISECOND / 10);
+		expect_irqs(i);
+		GUEST_ASSERT_EQ(timer_read(APIC_TMCCT), 0u);
+		GUEST_ASSERT_EQ(timer_read(APIC_TMICT), i * MILLISECOND / 10);
+	}
+
+	/* Stopped, and replaced, before they expire. */
+	start_oneshot(GENMASK(31, 0));
+	timer_write(APIC_TMICT, 0);
+	GUEST_ASSERT_EQ(timer_read(APIC_TMCCT), 0u);
+	start_oneshot(GENMASK(31, 0));
+	start_oneshot(MILLISECOND);
+	expect_irqs(i);
+	GUEST_DONE();
+}
+
+/*
+ * The count and its rate: TMCCT is read between two TSCs, twice.  However long that
+ * takes, the count can't have been faster or slower than these allow.
+ */
+static void check_rate(u32 divisor, u64 tsc_khz)
+{
+	u64 tsc[4], min, max, ticks;
+	u32 count[2];
+
+	timer_write(APIC_TMICT, GENMASK(31, 0));
+	tsc[0] = rdtsc();
+	count[0] = timer_read(APIC_TMCCT);
+	tsc[1] = rdtsc();
+	while (rdtsc() - tsc[1] < 2 * tsc_khz)
+		cpu_relax();
+	tsc[2] = rdtsc();
+	count[1] = timer_read(APIC_TMCCT);
+	tsc[3] = rdtsc();
+	timer_write(APIC_TMICT, 0);
+
+	/* In nanoseconds, i.e. in units of the bus, and within 5 % for the TSC's rate. */
+	ticks = (u64)(count[0] - count[1]) * divisor;
+	min = (tsc[2] - tsc[1]) * MILLISECOND / tsc_khz * 95 / 100;
+	max = (tsc[3] - tsc[0]) * MILLISECOND / tsc_khz * 105 / 100 + divisor;
+	__GUEST_ASSERT(ticks >= min && ticks <= max,
+		       "Divided by %u: %lu ns, expected %lu to %lu", divisor, ticks, min, max);
+}
+
+static void guest_divide(u64 tsc_khz)
+{
+	static const u8 tdcr[] = { 0xb, 0x0, 0x1, 0x2, 0x3, 0x8, 0x9, 0xa };
+	u32 i;
+
+	setup();
+	timer_write(APIC_LVTT, APIC_LVT_MASKED | APIC_LVT_TIMER_ONESHOT | VECTOR);
+	for (i = 0; i < ARRAY_SIZE(tdcr); i++) {
+		timer_write(APIC_TDCR, tdcr[i]);
+		check_rate(1 << i, tsc_khz);
+	}
+	GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), 0u);
+	GUEST_DONE();
+}
+
+static void guest_periodic(void)
+{
+	u32 nr;
+
+	setup();
+	timer_write(APIC_LVTT, APIC_LVT_TIMER_PERIODIC | VECTOR);
+	timer_write(APIC_TMICT, MILLISECOND);
+	for (nr = 1; nr <= NR_ROUNDS; nr++) {
+		savic_wait_for_irqs(VECTOR, nr);
+		GUEST_ASSERT(timer_read(APIC_TMCCT) <= MILLISECOND);
+	}
+
+	/* Masked, it goes on, without interrupts but for one that is on its way. */
+	timer_write(APIC_LVTT, APIC_LVT_MASKED | APIC_LVT_TIMER_PERIODIC | VECTOR);
+	savic_settle();
+	nr = savic_nr_irqs(0, VECTOR);
+	GUEST_SYNC(0);
+	savic_settle();
+	GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), nr);
+	timer_write(APIC_LVTT, APIC_LVT_TIMER_PERIODIC | VECTOR);
+	savic_wait_for_irqs(VECTOR, nr + 2);
+
+	/* Stopped, likewise. */
+	timer_write(APIC_TMICT, 0);
+	savic_settle();
+	nr = savic_nr_irqs(0, VECTOR);
+	GUEST_SYNC(1);
+	savic_settle();
+	GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), nr);
+	GUEST_DONE();
+}
+
+static void guest_deadline(u64 tsc_khz)
+{
+	u32 i;
+
+	setup();
+	timer_write(APIC_LVTT, APIC_LVT_TIMER_TSCDEADLINE | VECTOR);
+	for (i = 1; i <= NR_ROUNDS; i++) {
+		wrmsr(MSR_IA32_TSC_DEADLINE, rdtsc() + tsc_khz);
+		expect_irqs(i);
+		GUEST_ASSERT_EQ(rdmsr(MSR_IA32_TSC_DEADLINE), 0ul);
+	}
+
+	/* In the past, i.e. now. */
+	wrmsr(MSR_IA32_TSC_DEADLINE, 1);
+	expect_irqs(i);
+
+	/* Disarmed in three ways. */
+	wrmsr(MSR_IA32_TSC_DEADLINE, rdtsc() + 20 * tsc_khz);
+	wrmsr(MSR_IA32_TSC_DEADLINE, 0);
+	wrmsr(MSR_IA32_TSC_DEADLINE, rdtsc() + 20 * tsc_khz);
+	timer_write(APIC_LVTT, APIC_LVT_TIMER_ONESHOT | VECTOR);
+	GUEST_ASSERT_EQ(rdmsr(MSR_IA32_TSC_DEADLINE), 0ul);
+	wrmsr(MSR_IA32_TSC_DEADLINE, rdtsc() + 20 * tsc_khz);
+	GUEST_ASSERT_EQ(rdmsr(MSR_IA32_TSC_DEADLINE), 0ul);
+	GUEST_SYNC(0);
+	savic_settle();
+	GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), i);
+
+	/* In this mode there is no count. */
+	timer_write(APIC_LVTT, APIC_LVT_TIMER_TSCDEADLINE | VECTOR);
+	timer_write(APIC_TMICT, MILLISECOND);
+	GUEST_ASSERT_EQ(timer_read(APIC_TMCCT), 0u);
+	GUEST_SYNC(1);
+	savic_settle();
+	GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), i);
+	GUEST_DONE();
+}
+
+/* What expires while it isn't allowed, or has no valid vector, is gone. */
+static void guest_not_delivered(void)
+{
+	setup();
+	timer_write(APIC_LVTT, APIC_LVT_TIMER_ONESHOT | OTHER_VECTOR);
+	timer_write(APIC_TMICT, MILLISECOND);
+	wait_for_zero();
+	savic_allow_vector(OTHER_VECTOR);
+	savic_settle();
+	GUEST_ASSERT_EQ(savic_nr_irqs(0, OTHER_VECTOR), 0u);
+
+	savic_allow_vector(15);
+	timer_write(APIC_LVTT, APIC_LVT_TIMER_ONESHOT | 15);
+	timer_write(APIC_TMICT, MILLISECOND);
+	wait_for_zero();
+	GUEST_ASSERT(!savic_test_vector(0, APIC_IRR, 15));
+
+	start_oneshot(MILLISECOND);
+	expect_irqs(1);
+	GUEST_DONE();
+}
+
+static void guest_masked(void)
+{
+	setup();
+
+	/* What expires while it is masked KVM keeps, for any guest, until that changes. */
+	timer_write(APIC_LVTT, APIC_LVT_MASKED | APIC_LVT_TIMER_ONESHOT | VECTOR);
+	timer_write(APIC_TMICT, MILLISECOND);
+	wait_for_zero();
+	GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), 0u);
+	timer_write(APIC_LVTT, APIC_LVT_TIMER_ONESHOT | VECTOR);
+	expect_irqs(1);
+
+	/* Or until the timer is stopped. */
+	timer_write(APIC_LVTT, APIC_LVT_MASKED | APIC_LVT_TIMER_ONESHOT | VECTOR);
+	timer_write(APIC_TMICT, MILLISECOND);
+	wait_for_zero();
+	timer_write(APIC_TMICT, 0);
+	timer_write(APIC_LVTT, APIC_LVT_TIMER_ONESHOT | VECTOR);
+	savic_settle();
+	GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), 1u);
+
+	/* Unmasked before it expires. */
+	timer_write(APIC_LVTT, APIC_LVT_MASKED | APIC_LVT_TIMER_ONESHOT | VECTOR);
+	timer_write(APIC_TMICT, 20 * MILLISECOND);
+	timer_write(APIC_LVTT, APIC_LVT_TIMER_ONESHOT | VECTOR);
+	expect_irqs(2);
+	GUEST_DONE();
+}
+
+/* Armed in the guest, expires while the vCPU is somewhere else. */
+static void guest_in_userspace(void)
+{
+	u32 i;
+
+	setup();
+	for (i = 1; i <= NR_ROUNDS; i++) {
+		start_oneshot(MILLISECOND);
+		GUEST_SYNC(i);
+		expect_irqs(i);
+	}
+	GUEST_DONE();
+}
+
+/* Firmware does that: the engine is off, and is turned on much later. */
+static void guest_engine_off(void)
+{
+	x2apic_enable();
+	timer_write(APIC_TDCR, DIVIDE_BY_1);
+	start_oneshot(MILLISECOND);
+	wait_for_zero();
+	start_oneshot(MILLISECOND);
+	wait_for_zero();
+	GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), 0u);
+
+	/* They have become one. */
+	savic_set_vector(0, SAVIC_ALLOWED_IRR, VECTOR);
+	savic_enable();
+	expect_irqs(1);
+	start_oneshot(MILLISECOND);
+	expect_irqs(2);
+	GUEST_DONE();
+}
+
+static void guest_migrated(void)
+{
+	u32 i;
+
+	setup();
+	GUEST_SYNC(0);
+	for (i = 1; i <= 10 * NR_ROUNDS; i++) {
+		start_oneshot(MILLISECOND / 4);
+		expect_irqs(i);
+	}
+	GUEST_DONE();
+}
+
+FIXTURE(savic_timer) {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
+};
+
+FIXTURE_SETUP(savic_timer)
+{
+	self->vm = vm_savic_create(1, NULL, &self->vcpu);
+	vm_install_exception_handler(self->vm, VECTOR, savic_irq_handler);
+	vm_install_exception_handler(self->vm, OTHER_VECTOR, savic_irq_handler);
+}
+
+FIXTURE_TEARDOWN(savic_timer)
+{
+	kvm_vm_free(self->vm);
+}
+
+static void launch(struct kvm_vcpu *vcpu, void *guest_code)
+{
+	vcpu_arch_set_entry_point(vcpu, guest_code);
+	vcpu_args_set(vcpu, 1, (u64)__vcpu_ioctl(vcpu, KVM_GET_TSC_KHZ, NULL));
+	vm_sev_launch(vcpu->vm, snp_default_policy(), NULL);
+}
+
+/* At each GUEST_SYNC() stay in userspace longer than any timer takes. */
+static void run(struct kvm_vcpu *vcpu, void *guest_code)
+{
+	launch(vcpu, guest_code);
+	while (savic_vcpu_run(vcpu))
+		usleep(25000);
+}
+
+TEST_F_TIMEOUT(savic_timer, oneshot, TIMEOUT_SECS)
+{
+	run(self->vcpu, guest_oneshot);
+}
+
+TEST_F_TIMEOUT(savic_timer, divide, TIMEOUT_SECS)
+{
+	run(self->vcpu, guest_divide);
+}
+
+TEST_F_TIMEOUT(savic_timer, periodic, TIMEOUT_SECS)
+{
+	run(self->vcpu, guest_periodic);
+}
+
+TEST_F_TIMEOUT(savic_timer, deadline, TIMEOUT_SECS)
+{
+	run(self->vcpu, guest_deadline);
+}
+
+TEST_F_TIMEOUT(savic_timer, not_delivered, TIMEOUT_SECS)
+{
+	run(self->vcpu, guest_not_delivered);
+}
+
+TEST_F_TIMEOUT(savic_timer, masked, TIMEOUT_SECS)
+{
+	run(self->vcpu, guest_masked);
+}
+
+TEST_F_TIMEOUT(savic_timer, in_userspace, TIMEOUT_SECS)
+{
+	run(self->vcpu, guest_in_userspace);
+}
+
+TEST_F_TIMEOUT(savic_timer, engine_off, TIMEOUT_SECS)
+{
+	run(self->vcpu, guest_engine_off);
+}
+
+/* From CPU to CPU, along with the thread. */
+TEST_F_TIMEOUT(savic_timer, migrated, TIMEOUT_SECS)
+{
+	cpu_set_t possible;
+	pthread_t thread;
+	int cpu, i = 0;
+
+	TEST_ASSERT(!sched_getaffinity(0, sizeof(possible), &possible),
+		    "sched_getaffinity() failed, errno %d", errno);
+	if (CPU_COUNT(&possible) < 2)
+		SKIP(return, "Needs two CPUs");
+
+	launch(self->vcpu, guest_migrated);
+	EXPECT_TRUE(savic_vcpu_run(self->vcpu));
+	pthread_create(&thread, NULL, savic_vcpu_thread, self->vcpu);
+	for (cpu = 0; pthread_tryjoin_np(thread, NULL); cpu = (cpu + 1) % CPU_SETSIZE) {
+		if (!CPU_ISSET(cpu, &possible))
+			continue;
+		pin_task_to_cpu(thread, cpu);
+		usleep(500 + i++ % 500);
+	}
+}
+
+int main(int argc, char *argv[])
+{
+	__TEST_REQUIRE(kvm_has_savic(),
+		       "KVM doesn't offer Secure AVIC (bit 16 of KVM_X86_SEV_VMSA_FEATURES)");
+
+	return test_harness_run(argc, argv);
+}
