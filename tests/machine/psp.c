@@ -181,6 +181,38 @@ static void test_mailbox(void)
 		 "buffer in the RMP");
 }
 
+/* Commands for SNP guests, in a state in which there are none */
+static void test_no_snp(const char *when)
+{
+	static const u8 commands[] = {
+		DECOMMISSION, ACTIVATE, GUEST_STATUS, GCTX_CREATE, GUEST_REQUEST,
+		SNP_LAUNCH_START, LAUNCH_UPDATE, LAUNCH_FINISH, DBG_DECRYPT, RECLAIM,
+	};
+
+	section("SNP 8", "Commands for guests need SNP to be initialised.");
+	for (unsigned int i = 0; i < ARRAY_SIZE(commands); i++) {
+		u32 seen = command2(commands[i], GCTX, 0);
+
+		check(seen == PLATFORM_STATE, "command %xh %s: status %xh", commands[i], when, seen);
+	}
+	check_eq(command2(SNP_SHUTDOWN_EX, 8, 0), OK, "SNP_SHUTDOWN_EX has nothing to do");
+}
+
+/* The same for SEV and SEV-ES */
+static void test_no_sev(const char *when)
+{
+	static const u8 commands[] = {
+		0x05, 0x09, 0x20, 0x21, 0x22, 0x23, LAUNCH_START, 0x31, 0x33, 0x35, 0x60, 0x61,
+	};
+
+	section("SEV 5", "Commands for SEV guests need INIT.");
+	for (unsigned int i = 0; i < ARRAY_SIZE(commands); i++) {
+		u32 seen = command2(commands[i], 1, 0);
+
+		check(seen == PLATFORM_STATE, "command %xh %s: status %xh", commands[i], when, seen);
+	}
+}
+
 static void test_platform(void)
 {
 	section("SNP platform", "Platform commands before SNP_INIT.");
@@ -240,6 +272,33 @@ static u32 launch_update(u64 gctx, u64 page, u32 type, u32 flags)
 	return command(LAUNCH_UPDATE);
 }
 
+/* Commands that do not fit the state of the guest at @gctx */
+static void wrong_order(const char *state, u32 start, u32 activate, u32 update, u32 finish,
+			u32 request)
+{
+	static const char *const names[] = {
+		"LAUNCH_START", "ACTIVATE", "LAUNCH_UPDATE", "LAUNCH_FINISH", "GUEST_REQUEST",
+	};
+	u32 expected[] = { start, activate, update, finish, request };
+	u32 seen[ARRAY_SIZE(names)];
+
+	section("SNP 8", "A command for a guest in another state is refused, and changes nothing.");
+	seen[0] = start ? command2(SNP_LAUNCH_START, GCTX, POLICY_OK) : OK;
+	seen[1] = activate ? command2(ACTIVATE, GCTX, 9) : OK;
+	seen[2] = update ? launch_update(GCTX, GUEST_C, 1, 0) : OK;
+	seen[3] = finish ? command2(LAUNCH_FINISH, GCTX, 0) : OK;
+	clear();
+	buf[0] = GCTX;
+	buf[1] = (u64)out;
+	buf[2] = FIRMWARE;
+	seen[4] = command(GUEST_REQUEST);
+	for (unsigned int i = 0; i < ARRAY_SIZE(names); i++) {
+		if (expected[i])
+			check(seen[i] == expected[i], "%s, guest %s: status %xh", names[i], state,
+			      seen[i]);
+	}
+}
+
 static void test_launch(void)
 {
 	section("SNP LAUNCH", "Launch commands: states, page states and sizes, in the order of the firmware's checks.");
@@ -248,7 +307,9 @@ static void test_launch(void)
 	make_firmware(GCTX);
 	check_eq(command2(GCTX_CREATE, GCTX, 0), OK, "GCTX_CREATE");
 	check_eq(command2(GCTX_CREATE, GCTX, 0), PAGE_STATE, "GCTX_CREATE: is a context already");
-	check_eq(command2(ACTIVATE, GCTX, 1), GUEST_STATE, "ACTIVATE before LAUNCH_START");
+	make_guest(GUEST_C, 0x9000, 9);
+	wrong_order("INIT", 0, GUEST_STATE, GUEST_STATE, GUEST_STATE, GUEST_STATE);
+	section("SNP LAUNCH", "Launch commands: states, page states and sizes, in the order of the firmware's checks.");
 	check_eq(launch_update(GCTX, SCRATCH, 1, 0), PAGE_STATE, "LAUNCH_UPDATE: page state comes first");
 
 	check_eq(command2(SNP_LAUNCH_START, GCTX, 0), POLICY, "LAUNCH_START: policy bit 17 is 0");
@@ -263,6 +324,8 @@ static void test_launch(void)
 	check_eq(command2(SNP_LAUNCH_START, GCTX + 1, POLICY_OK), PARAM,
 		 "LAUNCH_START: context not aligned");
 	check_eq(command2(SNP_LAUNCH_START, GCTX, POLICY_OK), OK, "LAUNCH_START");
+	wrong_order("LAUNCH, not activated", GUEST_STATE, 0, INACTIVE, INACTIVE, GUEST_STATE);
+	section("SNP LAUNCH", "Launch commands: states, page states and sizes, in the order of the firmware's checks.");
 	check_eq(command2(SNP_LAUNCH_START, GCTX, POLICY_OK), GUEST_STATE, "LAUNCH_START again");
 
 	make_guest(GUEST_B, 0x2000, 2);
@@ -284,6 +347,8 @@ static void test_launch(void)
 	check_eq(launch_update(GCTX, GUEST_A, 1, 0), OK, "LAUNCH_UPDATE: NORMAL");
 	check_eq(launch_update(GCTX, GUEST_A, 1, 0), PAGE_STATE, "LAUNCH_UPDATE: page is the guest's by now");
 
+	command2(RECLAIM, GUEST_C, 0);
+	make_shared(GUEST_C);
 	((u32 *)GUEST_C)[0] = 65;
 	make_guest(GUEST_C, 0x3000, 1);
 	check_eq(launch_update(GCTX, GUEST_C, 6, 0), PARAM, "LAUNCH_UPDATE: CPUID page with 65 entries");
@@ -327,6 +392,10 @@ static void test_finish(void)
 	*(u64 *)(block + 0x58) = POLICY_OK;
 	check_eq(command(LAUNCH_FINISH), OK, "LAUNCH_FINISH: the launch digest is right");
 	check_eq(command2(LAUNCH_FINISH, GCTX, 0), GUEST_STATE, "LAUNCH_FINISH again");
+	make_guest(GUEST_C, 0x9000, 1);
+	wrong_order("RUNNING", GUEST_STATE, ACTIVE, GUEST_STATE, GUEST_STATE, 0);
+	command2(RECLAIM, GUEST_C, 0);
+	make_shared(GUEST_C);
 	clear();
 	buf[0] = GCTX;
 	buf[1] = GUEST_A;
@@ -466,6 +535,14 @@ static void test_end(void)
 	check_eq(command2(SNP_SHUTDOWN_EX, 8 | 1UL << 32, 0), DF_FLUSH, "SHUTDOWN with a guest");
 	check_eq(command2(DECOMMISSION, GCTX, 0), OK, "DECOMMISSION");
 	check_eq(command2(DECOMMISSION, GCTX, 0), GUEST, "DECOMMISSION again");
+	make_guest(GUEST_C, 0x9000, 1);
+	make_firmware(FIRMWARE);
+	wrong_order("gone", GUEST, GUEST, GUEST, GUEST, GUEST);
+	section("SNP SNP_SHUTDOWN_EX", "Shutdown needs all ASIDs clean.");
+	command2(RECLAIM, FIRMWARE, 0);
+	make_shared(FIRMWARE);
+	command2(RECLAIM, GUEST_C, 0);
+	make_shared(GUEST_C);
 	check_eq(command2(SNP_SHUTDOWN_EX, 8 | 1UL << 32, 0), DF_FLUSH, "SHUTDOWN with a dirty ASID");
 	check_eq(command(SNP_DF_FLUSH), WBINVD, "DF_FLUSH: the guest's cache lines");
 	on_all(wbinvd);
@@ -523,12 +600,16 @@ void test_main(void)
 	second_cpu = (c & 0xff) == 1;
 
 	test_mailbox();
+	test_no_snp("before SNP_INIT");
+	test_no_sev("before INIT");
 	test_platform();
 	test_snp_init();
 	test_launch();
 	test_finish();
 	test_messages();
 	test_end();
+	test_no_snp("after SNP_SHUTDOWN");
 	test_legacy();
+	test_no_sev("after SHUTDOWN");
 	test_done();
 }
