@@ -205,7 +205,7 @@ static void test_no_sev(const char *when)
 		0x05, 0x09, 0x20, 0x21, 0x22, 0x23, LAUNCH_START, 0x31, 0x33, 0x35, 0x60, 0x61,
 	};
 
-	section("SEV 5", "Commands for SEV guests need INIT.");
+	section("SEV 6", "Commands for SEV guests need INIT.");
 	for (unsigned int i = 0; i < ARRAY_SIZE(commands); i++) {
 		u32 seen = command2(commands[i], 1, 0);
 
@@ -557,7 +557,7 @@ static void test_end(void)
 
 static void test_legacy(void)
 {
-	section("SNP INIT", "Commands for SEV and SEV-ES guests, in the order of their states.");
+	section("SEV 6", "Commands for SEV and SEV-ES guests, in the order of their states.");
 	check_eq(command2(INIT, 1, TMR), LENGTH, "INIT: length of the TMR");
 	clear();
 	buf[0] = 1;

@@ -1,5 +1,6 @@
 /*
- * Virtual NMI, virtual GIF and the Idle-HLT intercept (15.21.10, 15.33.2, 15.9)
+ * Virtual interrupts, virtual NMI, virtual GIF and the Idle-HLT intercept (15.21,
+ * 15.33.2, 15.9)
  *
  * SPDX-License-Identifier: GPL-2.0-only
  */
@@ -94,6 +95,51 @@ static void test_nmi(void)
 	check_eq(v.vmcb->int_ctl & V_NMI_BLOCKED, 0, "IRET ends it here, too");
 }
 
+static void guest_irq(void)
+{
+	vmmcall(irqs);
+	asm volatile("sti; nop; nop; cli");
+	vmmcall(irqs);
+}
+
+static void guest_cr8(void)
+{
+	WRITE_CR(8, 5);
+	vmmcall(READ_CR(8));
+}
+
+#define V_VECTOR	((u64)VECTOR << 32)
+
+static void test_v_intr(void)
+{
+	section("APM2 15.21.4", "V_IRQ is taken when RFLAGS.IF allows it and its priority is above V_TPR, or V_IGN_TPR is set.");
+	start(guest_irq, V_IRQ | V_PRIO(4) | V_VECTOR);
+	exited(EXIT_VMMCALL, 0, "RFLAGS.IF clear: not taken");
+	check(v.vmcb->int_ctl & V_IRQ, "it stays pending");
+	exited(EXIT_VMMCALL, 1, "RFLAGS.IF set: taken once");
+	check_eq(v.vmcb->int_ctl & V_IRQ, 0, "V_IRQ is clear");
+	start(guest_irq, V_IRQ | V_PRIO(4) | V_VECTOR | 4);
+	exited(EXIT_VMMCALL, 0, "V_TPR of the same class");
+	exited(EXIT_VMMCALL, 0, "holds it off");
+	start(guest_irq, V_IRQ | V_PRIO(4) | V_VECTOR | 4 | V_IGN_TPR);
+	exited(EXIT_VMMCALL, 0, "the same with V_IGN_TPR");
+	exited(EXIT_VMMCALL, 1, "does not");
+	start(guest_irq, V_IRQ | V_PRIO(4) | V_VECTOR);
+	svm_intercept(v.vmcb, EXIT_VINTR, true);
+	exited(EXIT_VMMCALL, 0, "VINTR is intercepted");
+	exited(EXIT_VINTR, 0, "exit in place of the interrupt");
+	check(v.vmcb->int_ctl & V_IRQ, "which stays pending");
+	check_eq(irqs, 0, "and is not taken");
+
+	section("APM2 15.21.1", "With V_INTR_MASKING, CR8 of the guest is V_TPR.");
+	WRITE_CR(8, 2);
+	start(guest_cr8, 0);
+	exited(EXIT_VMMCALL, 5, "the guest reads what it has written");
+	check_eq(v.vmcb->int_ctl & 0xff, 5, "V_TPR");
+	check_eq(READ_CR(8), 2, "the host's CR8 is its own");
+	WRITE_CR(8, 0);
+}
+
 static void guest_gif(void)
 {
 	vmmcall(1);
@@ -180,6 +226,7 @@ void test_main(void)
 	svm_init();
 	set_handler(2, on_nmi);
 	set_handler(VECTOR, on_irq);
+	test_v_intr();
 	test_nmi();
 	test_gif();
 	test_idle_hlt();
