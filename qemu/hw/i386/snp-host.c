@@ -21,6 +21,7 @@
 #include "hw/qdev-properties.h"
 #include "hw/sysbus.h"
 #include "migration/blocker.h"
+#include "migration/vmstate.h"
 #include "system/tcg.h"
 #include "target/i386/cpu.h"
 #include "amd_iommu.h"
@@ -34,6 +35,16 @@
  * reserving what shares a large page with it.
  */
 #define RMP_ALIGN               (2 * MiB)
+
+/*
+ * IOMMU and PSP cannot be migrated either, and QEMU names the first device that
+ * it meets: this one says why.
+ */
+static const VMStateDescription vmstate_snp_host = {
+    .name = "machine with snp-host=on",
+    .unmigratable = 1,
+    .priority = MIG_PRI_MAX,
+};
 
 static bool snp_host_get(Object *obj, Error **errp)
 {
@@ -116,6 +127,7 @@ void snp_host_init_memory(PCMachineState *pcms)
     error_setg(&blocker, "snp-host=on: the state of the security processor, "
                "the RMP and SEV guests cannot be saved or migrated");
     migrate_add_blocker(&blocker, &error_fatal);
+    vmstate_register(NULL, 0, &vmstate_snp_host, pcms);
 }
 
 void snp_host_create_devices(PCMachineState *pcms)
