@@ -18,7 +18,7 @@ spdx)
 	bad=0
 	for file in $(git -C "$repo" ls-files -co --exclude-standard); do
 		case $file in
-		COPYING | .gitignore | .shellcheckrc | patches/*/*.patch | patches/*/cover) continue ;;
+		COPYING | .gitignore | .shellcheckrc | patches/*/*.patch | patches/*/cover | patches/*/cover.*) continue ;;
 		esac
 		[ -f "$file" ] || continue
 		head -n 40 "$file" | grep -q 'SPDX-License-Identifier: GPL-2.0\(-only\|-or-later\)\?$\|SPDX-License-Identifier: GPL-2.0\(-only\|-or-later\)\? [*-]' || {
@@ -54,28 +54,31 @@ refresh)
 	[ "$(find "$out/patches" -name '*.patch' | wc -l)" = "$(find "patches/$x" -name '*.patch' | wc -l)" ]
 	;;
 series)
-	# git am takes the series on the pinned source, and the result is what the tree has.
+	# git am takes the series, and each part of it that can be sent on its own, on the pinned source, and the
+	# result is what the tree has.
 	scripts/series "$x"
 	tree=$build/tree/$x
 	out=$(mktemp -d)
 	trap 'rm -rf "$out"' EXIT
 	git clone -q --shared --no-checkout "$tree" "$out/tree"
 	cd "$out/tree"
-	# Only what the series touches is checked out.
 	git fetch -q origin '+refs/savic/*:refs/savic/*'
-	git diff --name-only --no-renames base refs/savic/series | sed 's,^,/,' >"$out/paths"
-	git sparse-checkout set --no-cone --stdin <"$out/paths"
-	git checkout -q base
-	find "$repo/build/series/$x" -name '*.patch' ! -name '0000-*' | LC_ALL=C sort | xargs git am -q
-	git diff --exit-code --stat HEAD refs/savic/series
-	if grep -q '\*\*\* \(SUBJECT\|BLURB\) HERE' "$repo/build/series/$x"/0000-cover-letter.patch; then
-		echo "patches/$x/cover is missing: the cover letter is empty"
-		exit 1
-	fi
-	if git log base.. | grep Savic-new-files; then
-		echo "a trailer of ours is left in a message"
-		exit 1
-	fi
+	for part in "" $(cd "$repo/patches/$x" && find . -name 'cover.*' | sed 's,^./cover.,-,'); do
+		# Only what the series touches is checked out.
+		git diff --name-only --no-renames base "refs/savic/series$part" | sed 's,^,/,' >"$out/paths"
+		git sparse-checkout set --no-cone --stdin <"$out/paths"
+		git checkout -q base
+		find "$repo/build/series/$x$part" -name '*.patch' ! -name '0000-*' | LC_ALL=C sort | xargs git am -q
+		git diff --exit-code --stat HEAD "refs/savic/series$part"
+		if grep -q '\*\*\* \(SUBJECT\|BLURB\) HERE' "$repo/build/series/$x$part"/0000-cover-letter.patch; then
+			echo "patches/$x/cover is missing: the cover letter is empty"
+			exit 1
+		fi
+		if git log base.. | grep 'Savic-new-files\|Savic-series'; then
+			echo "a trailer of ours is left in a message"
+			exit 1
+		fi
+	done
 	;;
 checkpatch)
 	# The upstream projects' own check. Signing off is for whoever sends the patches, and
