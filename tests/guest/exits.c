@@ -18,6 +18,9 @@
 #define EXIT_SAVIC	0x8000001a
 #define EXIT_AP_CREATE	0x80000013
 
+/* Of the VM: SNP and Secure AVIC. The hypervisor wants to hear the same. */
+#define SEV_FEATURES	0x10001
+
 #define VMSA_PAGE	0x12000
 #define GHCB_PAGE	0x100000
 #define SHARED(gpa)	((gpa) + 0x40000000ull)
@@ -105,7 +108,7 @@ static void start_bad_vcpu(void)
 	if (failed)
 		terminate(15, 3);
 	ghcb_start();
-	failed = ghcb_call(EXIT_AP_CREATE, 1ull << 32 | 1, VMSA_PAGE, 1 << 16, 0);
+	failed = ghcb_call(EXIT_AP_CREATE, 1ull << 32 | 1, VMSA_PAGE, SEV_FEATURES, 0);
 	if (failed)
 		terminate(15, 4);
 }

@@ -12,6 +12,7 @@
 
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
+#include "exec/cpu-common.h"
 #include "hw/core/cpu.h"
 #include "qapi/qapi-types-run-state.h"
 #include "system/runstate.h"
