@@ -7,6 +7,19 @@
 #ifndef I386_SEV_STATE_H
 #define I386_SEV_STATE_H
 
+/*
+ * What translations depend on, but for page tables and the RMP. No padding: it
+ * is compared as a whole.
+ */
+typedef struct X86SevTlbKey {
+    uint64_t vmsa;
+    uint64_t nested_cr3;
+    uint64_t sev_features;
+    uint64_t cr0, cr3, cr4, efer;
+    uint32_t asid, vmpl, pkru;
+    int32_t nested_pg_mode;
+} X86SevTlbKey;
+
 /* Guest and host state of the SEV machine in one CPU. */
 typedef struct X86SevState {
     /* MSRs of the host */
@@ -37,6 +50,10 @@ typedef struct X86SevState {
     bool vmcb_in_use;           /* marked in the RMP model */
     bool vmsa_in_use;
     uint64_t savic_page_in_use; /* address + 1, or 0 */
+
+    X86SevTlbKey host_tlb;      /* at the last VMRUN */
+    X86SevTlbKey guest_tlb;     /* at the last automatic exit */
+    uint32_t tlb_asid;          /* whose private translations there may be */
 
     /* Length of the instruction that cpu_restore_state() went back to. */
     uint8_t insn_len;

@@ -347,8 +347,14 @@ static void load_controls(CPUX86State *env, const uint8_t *area, bool guest)
         }
     }
 
+    /*
+     * Already there, the new values do not look like a change that drops
+     * translations: those of host and guest are apart, see guest_tlb_key().
+     */
+    env->cr[4] = ldq_le_p(area + VMSA_CR4);
+    env->cr[0] = cr0;
     cpu_load_efer(env, efer);
-    cpu_x86_update_cr4(env, ldq_le_p(area + VMSA_CR4));
+    cpu_x86_update_cr4(env, env->cr[4]);
     cpu_x86_update_cr0(env, cr0);
     env->cr[3] = ldq_le_p(area + VMSA_CR3);
     cpu_load_efer(env, efer);
@@ -359,9 +365,6 @@ static void load_controls(CPUX86State *env, const uint8_t *area, bool guest)
     env->xcr0 = ldq_le_p(area + VMSA_XCR0);
     cpu_sync_bndcs_hflags(env);
     cpu_sync_avx_hflag(env);
-
-    /* A new address space, and a new ASID. */
-    tlb_flush(env_cpu(env));
 }
 
 static void load_area(CPUX86State *env, const uint8_t *area, bool guest)
@@ -645,6 +648,61 @@ static bool sev_es_own_interrupts(CPUX86State *env)
            (SEV_FEATURE_ALTERNATE_INJ | SEV_FEATURE_SECURE_AVIC);
 }
 
+/* ---- Translations over a world switch (15.16, 15.36.15) ----------------- */
+
+/* Those of guests; MMU_NESTED_IDX has no others. */
+#define GUEST_MMU_INDEXES \
+    (MAKE_64BIT_MASK(MMU_GUEST_IDX, MMU_PHYS_IDX) | 1 << MMU_NESTED_IDX)
+
+static X86SevTlbKey host_tlb_key(CPUX86State *env)
+{
+    return (X86SevTlbKey) {
+        .cr0 = env->cr[0], .cr3 = env->cr[3], .cr4 = env->cr[4],
+        .efer = env->efer, .pkru = env->pkru,
+    };
+}
+
+static X86SevTlbKey guest_tlb_key(CPUX86State *env)
+{
+    X86SevTlbKey key = host_tlb_key(env);
+
+    key.asid = env->sev.asid;
+    key.vmsa = env->sev.vmsa;
+    key.vmpl = env->sev.vmpl;
+    key.sev_features = env->sev.sev_features;
+    key.nested_cr3 = env->nested_cr3;
+    key.nested_pg_mode = env->nested_pg_mode;
+    return key;
+}
+
+static bool same_tlb_key(const X86SevTlbKey *a, const X86SevTlbKey *b)
+{
+    return !memcmp(a, b, sizeof(*a));
+}
+
+/*
+ * The guest's state has been loaded: what is cached may only be of this VMSA,
+ * unchanged since its last exit from this CPU. TLB_CONTROL is the caller's.
+ */
+static void sev_es_enter_tlb(CPUX86State *env, const uint8_t *area)
+{
+    CPUState *cs = env_cpu(env);
+    X86SevTlbKey key = guest_tlb_key(env);
+    bool moved = false;
+
+    if (env->sev.sev_features & SEV_FEATURE_SNP_ACTIVE) {
+        moved = ldq_le_p(area + VMSA_PCPU_ID) != cs->cpu_index + 1 ||
+                ldq_le_p(area + VMSA_TLB_ID) != 1;
+        stq(env, env->sev.vmsa + VMSA_PCPU_ID, cs->cpu_index + 1);
+        stq(env, env->sev.vmsa + VMSA_TLB_ID, 1);
+    }
+    if (moved || !same_tlb_key(&key, &env->sev.guest_tlb)) {
+        tlb_flush_by_mmuidx(cs, GUEST_MMU_INDEXES);
+    }
+    /* Before any translation is made: see flush_after() in snp_rmp.c */
+    qatomic_set(&env->sev.tlb_asid, env->sev.asid);
+}
+
 void sev_es_vmrun(CPUX86State *env, uintptr_t ra)
 {
     CPUState *cs = env_cpu(env);
@@ -723,8 +781,10 @@ void sev_es_vmrun(CPUX86State *env, uintptr_t ra)
         }
     }
 
+    env->sev.host_tlb = host_tlb_key(env);
     load_area(env, area, true);
     env->sev.vmsa_loaded = true;
+    sev_es_enter_tlb(env, area);
 
     /*
      * With alternate injection and Secure AVIC, the virtual interrupt state
@@ -743,12 +803,6 @@ void sev_es_vmrun(CPUX86State *env, uintptr_t ra)
         /* The VMCB's is ignored, and it is the event under delivery now. */
         stq(env, VMCB(env, control.event_inj), event);
         stq(env, vmsa + VMSA_EVENTINJ, 0);
-    }
-
-    if (features & SEV_FEATURE_SNP_ACTIVE) {
-        /* Every VMRUN flushes: only what software can see is kept up. */
-        stq(env, vmsa + VMSA_PCPU_ID, cs->cpu_index + 1);
-        stq(env, vmsa + VMSA_TLB_ID, 1);
     }
 
     trace_sev_es_vmrun(cs->cpu_index, env->sev.asid, vmsa, env->eip,
@@ -781,6 +835,7 @@ void sev_es_vmexit(CPUX86State *env)
     uint64_t exit_code = ldq(env, VMCB(env, control.exit_code));
     uint8_t area[VMSA_STATE_SIZE];
     uint32_t int_state = 0;
+    X86SevTlbKey host;
 
     if (env->hflags & HF_INHIBIT_IRQ_MASK) {
         int_state |= SVM_INTERRUPT_SHADOW_MASK;
@@ -851,8 +906,13 @@ void sev_es_vmexit(CPUX86State *env)
     cs->interrupt_request &= ~(CPU_INTERRUPT_VIRQ | CPU_INTERRUPT_SVM_EVENT);
     env->int_ctl = 0;
     env->tsc_offset = 0;
+    env->sev.guest_tlb = guest_tlb_key(env);
     read_area(env, env->vm_hsave + SEV_HOST_SAVE_AREA, area);
     load_area(env, area, false);
+    host = host_tlb_key(env);
+    if (!same_tlb_key(&host, &env->sev.host_tlb)) {
+        tlb_flush(cs);
+    }
 }
 
 void sev_clear_guest(CPUX86State *env)

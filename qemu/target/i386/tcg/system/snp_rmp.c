@@ -285,8 +285,8 @@ void snp_rmp_flush_tlbs(CPUX86State *env)
  * broadcast is precise; a flush of all CPUs' whole TLBs for each page of a
  * guest would be most of what the machine does.
  *
- * - Those of the page's guest: world switches flush, so only CPUs which run
- *   that ASID right now can have any.
+ * - Those of the page's guest: a CPU drops them before it runs another ASID, so
+ *   only CPUs whose last guest had that one can have any.
  * - All others, of the host or of shared memory: each page has a mask of the
  *   CPUs that have made one since the last change. Bit 15 is for CPU 15 and up.
  *
@@ -328,7 +328,7 @@ static void flush_after(CPUX86State *env, RmpMap *m, uint64_t pfn,
     }
     if (asid) {
         CPU_FOREACH(cs) {
-            if (qatomic_read(&cpu_env(cs)->sev.asid) == asid) {
+            if (qatomic_read(&cpu_env(cs)->sev.tlb_asid) == asid) {
                 mask |= cpu_mask(cs);
             }
         }
