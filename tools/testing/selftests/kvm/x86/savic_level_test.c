@@ -348,7 +348,7 @@ TEST(savic_level_split)
 	struct kvm_vm *vm;
 	int n, vector;
 
-	vm = __vm_savic_create(1, guest_split, &vcpu, true);
+	vm = __vm_savic_create(1, guest_split, &vcpu, true, 0);
 	for (n = 0; n < NR_LINES; n++)
 		vm_install_exception_handler(vm, LINE_VECTOR(n), savic_irq_handler);
 	vm_sev_launch(vm, snp_default_policy(), NULL);

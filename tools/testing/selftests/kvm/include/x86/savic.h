@@ -28,7 +28,8 @@
 /* Host side. */
 bool kvm_has_savic(void);
 struct kvm_vm *__vm_savic_create(u32 nr_vcpus, void *guest_code,
-				 struct kvm_vcpu *vcpus[], bool split_irqchip);
+				 struct kvm_vcpu *vcpus[], bool split_irqchip,
+				 u64 disabled_exits);
 struct kvm_vm *vm_savic_create(u32 nr_vcpus, void *guest_code,
 			       struct kvm_vcpu *vcpus[]);
 bool savic_vcpu_run(struct kvm_vcpu *vcpu);

@@ -31,9 +31,13 @@ bool kvm_has_savic(void)
 	return features & SVM_SEV_FEAT_SECURE_AVIC;
 }
 
-/* The caller launches the VM, after having installed its handlers. */
+/*
+ * The caller launches the VM, after having installed its handlers.  @disabled_exits is
+ * for KVM_CAP_X86_DISABLE_EXITS, which has to come before the vCPUs.
+ */
 struct kvm_vm *__vm_savic_create(u32 nr_vcpus, void *guest_code,
-				 struct kvm_vcpu *vcpus[], bool split_irqchip)
+				 struct kvm_vcpu *vcpus[], bool split_irqchip,
+				 u64 disabled_exits)
 {
 	struct vm_shape shape = {
 		.mode = VM_MODE_DEFAULT,
@@ -43,10 +47,17 @@ struct kvm_vm *__vm_savic_create(u32 nr_vcpus, void *guest_code,
 	};
 	struct savic_pool pool = { .nr_pages = nr_vcpus };
 	struct kvm_vm *vm;
+	u32 i;
 
 	TEST_ASSERT(nr_vcpus <= SAVIC_MAX_VCPUS, "Too many vCPUs: %u", nr_vcpus);
 
-	vm = __vm_create_with_vcpus(shape, nr_vcpus, nr_vcpus, guest_code, vcpus);
+	vm = __vm_create(shape, nr_vcpus, nr_vcpus);
+	if (disabled_exits)
+		vm_enable_cap(vm, KVM_CAP_X86_DISABLE_EXITS, disabled_exits);
+	for (i = 0; i < nr_vcpus; i++)
+		vcpus[i] = vm_vcpu_add(vm, i, guest_code);
+	kvm_arch_vm_finalize_vcpus(vm);
+
 	pool.gva = vm_alloc_pages(vm, nr_vcpus);
 	pool.gpa = addr_gva2gpa(vm, pool.gva);
 	memset(addr_gva2hva(vm, pool.gva), 0, nr_vcpus * PAGE_SIZE);
@@ -59,7 +70,7 @@ struct kvm_vm *__vm_savic_create(u32 nr_vcpus, void *guest_code,
 struct kvm_vm *vm_savic_create(u32 nr_vcpus, void *guest_code,
 			       struct kvm_vcpu *vcpus[])
 {
-	return __vm_savic_create(nr_vcpus, guest_code, vcpus, false);
+	return __vm_savic_create(nr_vcpus, guest_code, vcpus, false, 0);
 }
 
 /* Returns at the next GUEST_SYNC(), true, or GUEST_DONE(), false. */
