@@ -99,8 +99,8 @@ static void say(const char *text)
 		ghcb_call(EXIT_IOIO, 0x3f8 << 16 | 1 << 4, 0, *text, 0);
 }
 
-/* Another vCPU gets a VMSA that no processor runs: it is all zeroes. */
-static void start_bad_vcpu(void)
+/* This vCPU gets a VMSA that no processor runs: it is all zeroes. */
+static void bad_vmsa(void)
 {
 	uint32_t failed;
 
@@ -108,7 +108,7 @@ static void start_bad_vcpu(void)
 	if (failed)
 		terminate(15, 3);
 	ghcb_start();
-	failed = ghcb_call(EXIT_AP_CREATE, 1ull << 32 | 1, VMSA_PAGE, SEV_FEATURES, 0);
+	failed = ghcb_call(EXIT_AP_CREATE, 1, VMSA_PAGE, SEV_FEATURES, 0);
 	if (failed)
 		terminate(15, 4);
 }
@@ -152,7 +152,7 @@ void guest_main(void)
 		*(volatile uint32_t *)0xd0000000 = 0;
 		break;
 	case 7:
-		start_bad_vcpu();
+		bad_vmsa();
 		break;
 	case 8:
 		share_backing_page();

@@ -72,6 +72,15 @@ bool sev_secure_avic_check_cpu(const X86CPU *cpu, Error **errp)
 {
     const CPUX86State *env = &cpu->env;
 
+    /*
+     * AP Creation by the guest does not start a vCPU that never got an INIT,
+     * and a guest that owns its APICs does not send one.
+     */
+    if (kvm_state->guest_state_protected) {
+        error_setg(errp, "a running guest with Secure AVIC cannot get more"
+                   " vCPUs: start it with all of them (-smp)");
+        return false;
+    }
     if (!(env->features[FEAT_1_EDX] & CPUID_APIC)) {
         error_setg(errp, "Secure AVIC needs a local APIC:"
                    " remove -apic or apic=off from -cpu");
