@@ -186,7 +186,7 @@ static void guest_own_nmis(void)
 	GUEST_DONE();
 }
 
-static void outb(u16 port, u8 val)
+static void write_port(u16 port, u8 val)
 {
 	asm volatile("outb %0, %1" : : "a" (val), "d" (port));
 }
@@ -197,9 +197,9 @@ static void guest_lint0(void)
 	u32 nr;
 
 	savic_enable();
-	outb(PIT_COMMAND, PIT_MODE);
-	outb(PIT_CHANNEL0, PIT_PERIOD & 0xff);
-	outb(PIT_CHANNEL0, PIT_PERIOD >> 8);
+	write_port(PIT_COMMAND, PIT_MODE);
+	write_port(PIT_CHANNEL0, PIT_PERIOD & 0xff);
+	write_port(PIT_CHANNEL0, PIT_PERIOD >> 8);
 	settle();
 	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), 0u);
 

@@ -40,7 +40,7 @@
 #define X2APIC_MSR(reg)		(APIC_BASE_MSR + ((reg) >> 4))
 
 #define NR_VCPUS		6
-#define NR_CPUS			2
+#define NR_CPUS_USED		2
 #define DEFAULT_RUN_SECS	4
 
 /* Only to end a test that hangs, on top of the time that it is to run. */
@@ -855,7 +855,7 @@ static void use_few_cpus(void)
 	TEST_ASSERT(!sched_getaffinity(0, sizeof(possible), &possible),
 		    "sched_getaffinity() failed, errno %d", errno);
 	CPU_ZERO(&used);
-	for (cpu = 0; cpu < CPU_SETSIZE && nr < NR_CPUS; cpu++) {
+	for (cpu = 0; cpu < CPU_SETSIZE && nr < NR_CPUS_USED; cpu++) {
 		if (CPU_ISSET(cpu, &possible)) {
 			CPU_SET(cpu, &used);
 			nr++;
@@ -897,7 +897,7 @@ static void run(int run_secs)
 		pthread_join(vcpu_threads[i], NULL);
 }
 
-static void __noreturn usage(const char *name)
+static void __noreturn bad_arguments(const char *name)
 {
 	ksft_exit_fail_msg("usage: %s [-s SECONDS] [-r SEED]\n"
 			   "# -s  how long to run, %d by default\n"
@@ -911,7 +911,7 @@ static u32 number(const char *name, const char *arg)
 	unsigned long val = strtoul(arg, &end, 0);
 
 	if (!*arg || *end || val > UINT_MAX)
-		usage(name);
+		bad_arguments(name);
 	return val;
 }
 
@@ -930,11 +930,11 @@ int main(int argc, char *argv[])
 			seed = number(argv[0], optarg);
 			break;
 		default:
-			usage(argv[0]);
+			bad_arguments(argv[0]);
 		}
 	}
 	if (optind < argc)
-		usage(argv[0]);
+		bad_arguments(argv[0]);
 
 	if (!kvm_has_savic())
 		ksft_exit_skip("KVM doesn't offer Secure AVIC (bit 16 of KVM_X86_SEV_VMSA_FEATURES)\n");
