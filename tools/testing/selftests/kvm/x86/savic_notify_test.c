@@ -83,7 +83,7 @@ static void send_nmi(u32 target)
 	send_ipi((u64)target << 32 | APIC_DM_NMI);
 }
 
-/* One per GUEST_SYNC(), with an acknowledgement. */
+/* One per GUEST_SYNC(), with an acknowledgment. */
 static void guest_sends_ipis(void)
 {
 	u32 i;
