@@ -452,6 +452,28 @@ static u32 vmrun_safe(u64 vmcb)
 	return ex_vector;
 }
 
+static void sev_guest(void)
+{
+	vmmcall(0);
+}
+
+/* A guest with SEV alone, in the VMCB of another that is as it should be */
+static void test_sev_asid(u32 min_sev)
+{
+	struct vcpu sev;
+
+	section("APM2 15.35.2", "A guest with SEV, but not SEV-ES, may only have the ASIDs from Fn8000_001F EDX on.");
+	for (int i = 0; i < 2; i++) {
+		svm_set_up(&sev, sev_guest);
+		sev.vmcb->nested_ctl = 3;
+		sev.vmcb->nested_cr3 = v.vmcb->nested_cr3;
+		sev.vmcb->asid = min_sev - i;
+		svm_run(&sev);
+		check((sev.vmcb->exit_code == EXIT_INVALID) == i, "ASID %u: exit 0x%lx",
+		      min_sev - i, sev.vmcb->exit_code);
+	}
+}
+
 static void test_vmrun(void)
 {
 	u64 page = rdmsr(MSR_VM_HSAVE_PA);
@@ -461,7 +483,6 @@ static void test_vmrun(void)
 	section("APM2 15.34.3", "VMRUN with inconsistent SEV controls, or an ASID that is not for it, is VMEXIT_INVALID.");
 	INVALID(v.vmcb->nested_ctl = 6, "SEV without nested paging");
 	INVALID(v.vmcb->nested_ctl = 5, "SEV-ES without SEV");
-	INVALID(v.vmcb->nested_ctl = 3, "SEV with an ASID of SEV-ES");
 	INVALID(v.vmcb->lbr_ctl = 0, "SEV-ES without LBR virtualization");
 	INVALID(v.vmcb->asid = 0, "ASID 0");
 	INVALID(v.vmcb->asid = max_asid + 1, "ASID above the highest");
@@ -474,6 +495,7 @@ static void test_vmrun(void)
 	section("APM2 15.36.20", "A SEV feature that the mask lacks, once it is enabled, is VMEXIT_INVALID.");
 	INVALID(v.vmcb->allowed_sev_features = ALLOWED_ENABLE,
 		"SEV feature that is not allowed");
+	test_sev_asid(min_sev);
 	section("APM2 15.5.1", "VMRUN with illegal controls is VMEXIT_INVALID.");
 	INVALID(svm_intercept(v.vmcb, EXIT_VMRUN, false), "VMRUN not intercepted");
 	INVALID(v.vmcb->event_inj = EVENT_VALID | 1 << 8 | VECTOR, "EVENTINJ type 1");
