@@ -106,6 +106,7 @@ RmpEntryInfo *qmp_x_query_rmp_entry(uint64_t address, Error **errp)
 
 void hmp_info_rmp(Monitor *mon, const QDict *qdict)
 {
+    intList *cpu;
     Error *err = NULL;
     g_autoptr(RmpEntryInfo) e = NULL;
     int vmpl = 0;
@@ -136,8 +137,8 @@ void hmp_info_rmp(Monitor *mon, const QDict *qdict)
         }
         monitor_printf(mon, "\n");
     }
-    for (intList *l = e->in_use; l; l = l->next) {
-        monitor_printf(mon, "  in use by CPU %" PRId64 "\n", l->value);
+    for (cpu = e->in_use; cpu; cpu = cpu->next) {
+        monitor_printf(mon, "  in use by CPU %" PRId64 "\n", cpu->value);
     }
 }
 
