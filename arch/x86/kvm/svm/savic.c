@@ -50,7 +50,10 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/debugfs.h>
+#include <linux/hrtimer.h>
+#include <linux/interval_tree.h>
 #include <linux/kvm_host.h>
+#include <linux/ktime.h>
 #include <linux/moduleparam.h>
 #include <linux/seq_file.h>
 
@@ -137,6 +140,7 @@ int savic_vm_init(struct kvm *kvm)
 #endif
 
 	kvm->arch.has_protected_edge_eoi = true;
+	to_kvm_sev_info(kvm)->savic_pages = RB_ROOT_CACHED;
 
 	/*
 	 * Recovering NX huge pages zaps page tables while vCPUs are in the guest.
@@ -144,6 +148,38 @@ int savic_vm_init(struct kvm *kvm)
 	 */
 	kvm->arch.disable_nx_huge_pages = true;
 	return 0;
+}
+
+/*
+ * Sets of vectors that other CPUs change at any time, by set_bit().  A reader may
+ * miss what is added meanwhile, whoever adds it makes the reader look again.
+ */
+static void savic_read_vectors(unsigned long *dst, const unsigned long *src)
+{
+	int i;
+
+	for (i = 0; i < BITS_TO_LONGS(KVM_NR_INTERRUPTS); i++)
+		dst[i] = READ_ONCE(src[i]);
+}
+
+static bool savic_no_vectors(const unsigned long *vectors)
+{
+	int i;
+
+	for (i = 0; i < BITS_TO_LONGS(KVM_NR_INTERRUPTS); i++) {
+		if (READ_ONCE(vectors[i]))
+			return false;
+	}
+
+	return true;
+}
+
+static void savic_clear_vectors(unsigned long *vectors)
+{
+	int i;
+
+	for (i = 0; i < BITS_TO_LONGS(KVM_NR_INTERRUPTS); i++)
+		WRITE_ONCE(vectors[i], 0);
 }
 
 /* Did the last VMRUN leave something behind because the engine was off? */
@@ -273,20 +309,31 @@ bool savic_interrupt_blocked(struct kvm_vcpu *vcpu)
 }
 
 /**
+ * savic_nmi_allowed - must the vCPU run for an NMI, although it is halted?
+ * @vcpu: the vCPU
+ *
+ * As for interrupts, but hardware holds one NMI only.  If the last VMRUN didn't
+ * take that one then there is no point in bringing another.
+ */
+bool savic_nmi_allowed(struct kvm_vcpu *vcpu)
+{
+	return !savic_interrupt_blocked(vcpu) &&
+	       !(to_svm(vcpu)->vmcb->control.int_ctl & V_NMI_PENDING_MASK);
+}
+
+/**
  * savic_has_interrupt - must the vCPU run, although it is halted?
  * @vcpu: the vCPU
  *
  * KVM can't know whether an interrupt would be delivered, only whether VMRUN
  * has something to look at.  A false positive costs a spurious wakeup from HLT.
+ * What the last VMRUN didn't take is savic_handle_idle_hlt()'s.
  *
- * If the last VMRUN took nothing, then the engine was off at that time, but the
- * guest may have turned it on since, and halted.  So have another look, at
- * least if the guest is known to care (15.36.21.2).
+ * Callable for any vCPU, from process context.
  */
 bool savic_has_interrupt(struct kvm_vcpu *vcpu)
 {
-	struct vcpu_svm *svm = to_svm(vcpu);
-	struct savic *savic = svm->savic;
+	struct savic *savic = to_svm(vcpu)->savic;
 
 	/*
 	 * Rule 2, vCPU's side.  The full barrier after the store of
@@ -294,12 +341,10 @@ bool savic_has_interrupt(struct kvm_vcpu *vcpu)
 	 * vcpu_enter_guest() for a vCPU that just halted, and
 	 * set_current_state() in kvm_vcpu_block() for one that is about to
 	 * sleep.  Pairs with the senders' smp_mb__after_atomic() (post-vs-exit,
-	 * post-vs-sleep, doorbell-vs-exit, look-again-vs-sleep), and for the
-	 * page with that in rcuwait_wake_up() (register-vs-sleep).
+	 * post-vs-sleep, doorbell-vs-exit, look-again-vs-sleep).
 	 */
 	return test_bit(SAVIC_LOOK_AGAIN, &savic->flags) ||
-	       !bitmap_empty(savic->pending, KVM_NR_INTERRUPTS) ||
-	       (VALID_PAGE(READ_ONCE(savic->gpa)) && savic_request_not_taken(svm));
+	       !savic_no_vectors(savic->pending);
 }
 
 static void savic_discard_irr(struct vcpu_svm *svm)
@@ -343,12 +388,11 @@ void savic_prepare_vmrun(struct vcpu_svm *svm)
 		smp_mb__after_atomic();
 	}
 
-	if (unlikely(control->int_ctl & V_NMI_PENDING_MASK)) {
-		savic->nmi_in_flight = true;
+	savic->nmi_in_flight = control->int_ctl & V_NMI_PENDING_MASK;
+	if (unlikely(savic->nmi_in_flight))
 		trace_kvm_savic_nmi(&svm->vcpu);
-	}
 
-	if (bitmap_empty(savic->pending, KVM_NR_INTERRUPTS))
+	if (savic_no_vectors(savic->pending))
 		return;
 
 	for (i = 0; i < ARRAY_SIZE(savic->pending); i++) {
@@ -387,10 +431,8 @@ void savic_complete_vmrun(struct vcpu_svm *svm)
 	if (control->int_ctl & V_NMI_PENDING_MASK)
 		return;
 
-	if (unlikely(savic->nmi_in_flight)) {
-		savic->nmi_in_flight = false;
+	if (unlikely(savic->nmi_in_flight))
 		vcpu->stat.savic_nmis++;
-	}
 
 	/* Hardware holds one pending NMI, KVM another.  Pass on the latter. */
 	if (unlikely(vcpu->arch.nmi_pending))
@@ -520,11 +562,13 @@ static bool savic_vector_not_delivered(struct vcpu_svm *svm, int vector)
  */
 static bool savic_queue_eois(struct vcpu_svm *svm)
 {
+	DECLARE_BITMAP(level, KVM_NR_INTERRUPTS);
 	struct savic *savic = svm->savic;
 	bool found = false;
 	int v;
 
-	for_each_set_bit(v, savic->level, KVM_NR_INTERRUPTS) {
+	savic_read_vectors(level, savic->level);
+	for_each_set_bit(v, level, KVM_NR_INTERRUPTS) {
 		if (savic_vector_not_delivered(svm, v))
 			continue;
 		clear_bit(v, savic->level);
@@ -568,16 +612,81 @@ static int savic_eoi(struct kvm_vcpu *vcpu, int vector)
 	return savic_send_eois(vcpu);
 }
 
+/*
+ * A vCPU that halts is made to run again, although that may be of no use, so many
+ * times in this time.  After that it sleeps until the time is over.
+ */
+#define SAVIC_MAX_RETRIES	16
+#define SAVIC_RETRY_PERIOD	(10 * NSEC_PER_MSEC)
+
+static enum hrtimer_restart savic_retry_timer_fn(struct hrtimer *timer)
+{
+	struct savic *savic = container_of(timer, struct savic, retry_timer);
+
+	/*
+	 * Rule 2, sender's side, as in savic_look_again(), but this may well
+	 * interrupt the vCPU on its way to sleep.
+	 */
+	set_bit(SAVIC_LOOK_AGAIN, &savic->flags);
+	smp_mb__after_atomic();
+	kvm_vcpu_kick(savic->vcpu);
+
+	return HRTIMER_NORESTART;
+}
+
+/* If the vCPU must not retry now, then it will be woken as soon as it may. */
+static bool savic_may_retry(struct savic *savic)
+{
+	u64 now = ktime_get_ns();
+
+	if (now - savic->retry_start >= SAVIC_RETRY_PERIOD) {
+		savic->retry_start = now;
+		savic->nr_retries = 0;
+	}
+
+	if (savic->nr_retries < SAVIC_MAX_RETRIES) {
+		savic->nr_retries++;
+		return true;
+	}
+
+	hrtimer_start(&savic->retry_timer,
+		      ns_to_ktime(savic->retry_start + SAVIC_RETRY_PERIOD),
+		      HRTIMER_MODE_ABS);
+	return false;
+}
+
+/* Is there a level-triggered vector that hardware has taken? */
+static bool savic_level_taken(struct vcpu_svm *svm)
+{
+	DECLARE_BITMAP(level, KVM_NR_INTERRUPTS);
+	int vector;
+
+	savic_read_vectors(level, svm->savic->level);
+	for_each_set_bit(vector, level, KVM_NR_INTERRUPTS) {
+		if (!savic_vector_not_delivered(svm, vector))
+			return true;
+	}
+
+	return false;
+}
+
 /**
  * savic_handle_idle_hlt - the vCPU halted with nothing pending in its APIC
  * @vcpu: the vCPU, its new MP state is already set
+ *
+ * If the last VMRUN took nothing, then the engine was off at that time, but the
+ * guest may have turned it on since, and halted.  So have another look, at
+ * least if the guest is known to care (15.36.21.2).
  *
  * A level-triggered vector that hardware has taken, that is not pending, and in
  * whose handler the guest hardly is, is one that the guest doesn't allow, or one
  * that it EOI'd without telling as its TMR doesn't say that it is
  * level-triggered.  Nobody is ever going to EOI it, so do that here lest its
  * line stay blocked.  If the line is still asserted then the I/O APIC sends the
- * vector once more, and throttles if that goes on.
+ * vector once more.
+ *
+ * A guest that halts for good, or doesn't turn on the engine, must not keep the
+ * CPU busy with either.
  *
  * Return: as for exit handlers.
  */
@@ -585,10 +694,20 @@ int savic_handle_idle_hlt(struct kvm_vcpu *vcpu)
 {
 	struct vcpu_svm *svm = to_svm(vcpu);
 	struct savic *savic = svm->savic;
+	bool look, eoi;
 	int vector;
 
-	if (likely(bitmap_empty(savic->level, KVM_NR_INTERRUPTS)) ||
-	    !savic_queue_eois(svm))
+	look = VALID_PAGE(READ_ONCE(savic->gpa)) && savic_request_not_taken(svm);
+	eoi = !savic_no_vectors(savic->level) && savic_level_taken(svm);
+
+	if (likely(!look && !eoi) || !savic_may_retry(savic))
+		return 1;
+
+	/* The vCPU itself looks at this before it blocks. */
+	if (look)
+		set_bit(SAVIC_LOOK_AGAIN, &savic->flags);
+
+	if (!eoi || !savic_queue_eois(svm))
 		return 1;
 
 	for_each_set_bit(vector, savic->eoi, KVM_NR_INTERRUPTS) {
@@ -641,6 +760,43 @@ common:
 }
 
 /*
+ * Set the backing page that KVM keeps mapped.  The VM's pages are found by their
+ * GFNs with mmu_lock held, so that no mapping can be removed unnoticed meanwhile.
+ */
+static void savic_set_page(struct kvm_vcpu *vcpu, gpa_t gpa)
+{
+	struct kvm_sev_info *sev = to_kvm_sev_info(vcpu->kvm);
+	struct savic *savic = to_svm(vcpu)->savic;
+
+	guard(write_lock)(&vcpu->kvm->mmu_lock);
+
+	if (VALID_PAGE(savic->gpa))
+		interval_tree_remove(&savic->page_node, &sev->savic_pages);
+
+	WRITE_ONCE(savic->gpa, gpa);
+
+	if (VALID_PAGE(gpa)) {
+		savic->page_node.start = gpa_to_gfn(gpa);
+		savic->page_node.last = gpa_to_gfn(gpa);
+		interval_tree_insert(&savic->page_node, &sev->savic_pages);
+	}
+}
+
+/* The next user of this APIC mustn't see this one's vectors. */
+static void savic_discard_vectors(struct savic *savic)
+{
+	savic_clear_vectors(savic->pending);
+
+	/*
+	 * Once the flag is taken nothing of the old vectors may be left.  Pairs
+	 * with test_and_clear_bit() in savic_prepare_vmrun()
+	 * (unregister-vs-vmrun).
+	 */
+	smp_mb__before_atomic();
+	set_bit(SAVIC_DISCARD_IRR, &savic->flags);
+}
+
+/*
  * Register or unregister the backing page of @target.  The mutex keeps @target
  * from changing to another VMSA meanwhile, see savic_new_vmsa().
  *
@@ -665,11 +821,9 @@ static bool savic_register(struct kvm_vcpu *vcpu, struct kvm_vcpu *target)
 		    !kvm_mem_is_private(vcpu->kvm, gpa_to_gfn(gpa)))
 			return false;
 
-		if (target == vcpu)
-			clear_bit(SAVIC_PAGE_FROM_OTHER, &savic->flags);
-		else
-			set_bit(SAVIC_PAGE_FROM_OTHER, &savic->flags);
-		WRITE_ONCE(savic->gpa, gpa);
+		savic->page_owner = target == vcpu ? SAVIC_PAGE_OF_VMSA :
+						     SAVIC_PAGE_OF_NEXT_VMSA;
+		savic_set_page(target, gpa);
 		target->stat.savic_page_registrations++;
 
 		/*
@@ -679,20 +833,12 @@ static bool savic_register(struct kvm_vcpu *vcpu, struct kvm_vcpu *target)
 		kvm_make_request(KVM_REQ_LOAD_PROTECTED_APIC_PAGE, target);
 		break;
 	case SVM_VMGEXIT_SAVIC_UNREGISTER_GPA:
-		gpa = xchg(&savic->gpa, INVALID_PAGE);
+		gpa = savic->gpa;
 		if (!VALID_PAGE(gpa))
 			return false;
 
-		/* The next user of this APIC mustn't see this one's vectors. */
-		bitmap_zero(savic->pending, KVM_NR_INTERRUPTS);
-
-		/*
-		 * Once the flag is taken nothing of the old vectors may be left.
-		 * Pairs with test_and_clear_bit() in savic_prepare_vmrun()
-		 * (unregister-vs-vmrun).
-		 */
-		smp_mb__before_atomic();
-		set_bit(SAVIC_DISCARD_IRR, &savic->flags);
+		savic_set_page(target, INVALID_PAGE);
+		savic_discard_vectors(savic);
 		vcpu->arch.regs[VCPU_REGS_RBX] = gpa;
 		break;
 	default:
@@ -806,36 +952,31 @@ int savic_handle_npf(struct kvm_vcpu *vcpu)
  * @start: first GFN
  * @end: last GFN plus one
  *
- * Called with mmu_lock held for write.  A vCPU whose backing page loses its
+ * Called with mmu_lock held for write.  The cost is that of finding the affected
+ * vCPUs in a tree, which is empty for other VMs.  A vCPU whose backing page loses its
  * mapping while it is in guest mode can't ever run again, so get it out of
  * there first.  It has to take mmu_lock to put the page back before it can
  * re-enter, see savic_load_page().
  */
 void savic_invalidate_range(struct kvm *kvm, gfn_t start, gfn_t end)
 {
+	struct kvm_sev_info *sev = to_kvm_sev_info(kvm);
 	DECLARE_BITMAP(vcpus, KVM_MAX_VCPUS);
+	struct interval_tree_node *node;
 	struct kvm_vcpu *vcpu;
-	bool found = false;
-	unsigned long i;
 
 	lockdep_assert_held_write(&kvm->mmu_lock);
 
-	if (!savic_enabled_for_vm(kvm))
+	node = interval_tree_iter_first(&sev->savic_pages, start, end - 1);
+	if (likely(!node))
 		return;
 
 	bitmap_zero(vcpus, KVM_MAX_VCPUS);
 
-	kvm_for_each_vcpu(i, vcpu, kvm) {
-		struct savic *savic = to_svm(vcpu)->savic;
-		gpa_t gpa = READ_ONCE(savic->gpa);
-
-		if (!VALID_PAGE(gpa) ||
-		    gpa_to_gfn(gpa) < start || gpa_to_gfn(gpa) >= end)
-			continue;
-
+	for (; node; node = interval_tree_iter_next(node, start, end - 1)) {
+		vcpu = container_of(node, struct savic, page_node)->vcpu;
 		vcpu->stat.savic_page_losses++;
-		__set_bit(i, vcpus);
-		found = true;
+		__set_bit(vcpu->vcpu_idx, vcpus);
 	}
 
 	/*
@@ -843,8 +984,7 @@ void savic_invalidate_range(struct kvm *kvm, gfn_t start, gfn_t end)
 	 * sees the request after it has set IN_GUEST_MODE, and goes back
 	 * (zap-vs-entry).
 	 */
-	if (found)
-		kvm_make_vcpus_request_mask(kvm, KVM_REQ_LOAD_PROTECTED_APIC_PAGE, vcpus);
+	kvm_make_vcpus_request_mask(kvm, KVM_REQ_LOAD_PROTECTED_APIC_PAGE, vcpus);
 }
 
 /**
@@ -911,25 +1051,46 @@ int savic_load_page(struct kvm_vcpu *vcpu)
 }
 
 /**
- * savic_new_vmsa - the vCPU is about to run on another VMSA, or on none
- * @vcpu: the vCPU itself
- * @create: false if there is no new VMSA
+ * savic_request_vmsa - a guest asked for another VMSA for a vCPU, or for none
+ * @vcpu: the vCPU that is to get it, not the one that asked for it
+ * @create: false if there is to be no VMSA
  *
- * The old VMSA's backing page is void then.  If the vCPU's creator registered
- * one on its behalf, that is for the new VMSA, and the vCPU may get here twice
- * before that: the guest doesn't know when KVM is done with AP Destroy.
+ * A page that a vCPU's creator registered on its behalf is for the VMSA that is
+ * created next, however often the vCPU is destroyed before.
  *
- * Called with snp_vmsa_mutex held, i.e. not while the creator registers a page
- * (ap-creation-vs-destruction).
+ * The new VMSA gets what is posted from now on.  What was posted before is not
+ * for it, and the old one isn't going to run again: the vCPU sees the request for
+ * the new VMSA, which follows, before another VMRUN.  (If creation is deferred
+ * until INIT then the old one may lose vectors, as it would by INIT.)
+ *
+ * Called with the vCPU's snp_vmsa_mutex held, i.e. not while the creator registers a
+ * page (ap-creation-vs-destruction).
  */
-void savic_new_vmsa(struct kvm_vcpu *vcpu, bool create)
+void savic_request_vmsa(struct kvm_vcpu *vcpu, bool create)
 {
 	struct savic *savic = to_svm(vcpu)->savic;
 
-	if (!test_bit(SAVIC_PAGE_FROM_OTHER, &savic->flags))
-		WRITE_ONCE(savic->gpa, INVALID_PAGE);
+	if (savic->page_owner != SAVIC_PAGE_OF_NEXT_VMSA)
+		savic->page_owner = SAVIC_PAGE_OF_OLD_VMSA;
 	else if (create)
-		clear_bit(SAVIC_PAGE_FROM_OTHER, &savic->flags);
+		savic->page_owner = SAVIC_PAGE_OF_VMSA;
+
+	savic_discard_vectors(savic);
+}
+
+/**
+ * savic_new_vmsa - the vCPU is about to run on another VMSA, or on none
+ * @vcpu: the vCPU itself
+ *
+ * The old VMSA's backing page is void now.  Until now it was kept mapped, as the
+ * vCPU may have been in guest mode.
+ *
+ * Called with snp_vmsa_mutex held.
+ */
+void savic_new_vmsa(struct kvm_vcpu *vcpu)
+{
+	if (to_svm(vcpu)->savic->page_owner == SAVIC_PAGE_OF_OLD_VMSA)
+		savic_set_page(vcpu, INVALID_PAGE);
 }
 
 /**
@@ -945,17 +1106,19 @@ void savic_init_vmcb(struct vcpu_svm *svm, bool init_event)
 	svm_clr_intercept(svm, TRAP_CR8_WRITE);
 
 	/*
+	 * INIT changes nothing in the backing page, and with a new VMSA all was
+	 * done when it was asked for, see savic_request_vmsa().
+	 */
+	if (init_event)
+		return;
+
+	/*
 	 * Keep the level-triggered vectors: nobody else is ever going to EOI
 	 * those that are dropped here.  They are EOI'd along with the next one,
 	 * or when the vCPU is idle.
 	 */
-	bitmap_zero(savic->pending, KVM_NR_INTERRUPTS);
-	clear_bit(SAVIC_LOOK_AGAIN, &savic->flags);
-	savic_discard_irr(svm);
-	savic->nmi_in_flight = false;
-
-	if (!init_event)
-		WRITE_ONCE(savic->gpa, INVALID_PAGE);
+	savic_discard_vectors(savic);
+	savic_set_page(&svm->vcpu, INVALID_PAGE);
 }
 
 /**
@@ -1003,7 +1166,10 @@ int savic_vcpu_create(struct kvm_vcpu *vcpu)
 	if (!svm->savic)
 		return -ENOMEM;
 
+	svm->savic->vcpu = vcpu;
 	svm->savic->gpa = INVALID_PAGE;
+	hrtimer_setup(&svm->savic->retry_timer, savic_retry_timer_fn,
+		      CLOCK_MONOTONIC, HRTIMER_MODE_ABS);
 	vcpu->arch.apic->guest_apic_protected = true;
 
 	/* Don't even start with AVIC, which KVM inhibits only later. */
@@ -1020,8 +1186,22 @@ void savic_vcpu_free(struct kvm_vcpu *vcpu)
 {
 	struct vcpu_svm *svm = to_svm(vcpu);
 
+	if (!svm->savic)
+		return;
+
+	hrtimer_cancel(&svm->savic->retry_timer);
+	savic_set_page(vcpu, INVALID_PAGE);
 	kfree(svm->savic);
 	svm->savic = NULL;
+}
+
+static void savic_show_vectors(struct seq_file *m, const char *name,
+			       const unsigned long *vectors)
+{
+	DECLARE_BITMAP(copy, KVM_NR_INTERRUPTS);
+
+	savic_read_vectors(copy, vectors);
+	seq_printf(m, "%s: %*pbl\n", name, KVM_NR_INTERRUPTS, copy);
 }
 
 static int savic_debugfs_show(struct seq_file *m, void *unused)
@@ -1031,9 +1211,9 @@ static int savic_debugfs_show(struct seq_file *m, void *unused)
 
 	seq_printf(m, "page: 0x%llx\n", READ_ONCE(savic->gpa));
 	seq_printf(m, "flags: 0x%lx\n", READ_ONCE(savic->flags));
-	seq_printf(m, "pending: %*pbl\n", KVM_NR_INTERRUPTS, savic->pending);
-	seq_printf(m, "level: %*pbl\n", KVM_NR_INTERRUPTS, savic->level);
-	seq_printf(m, "eoi: %*pbl\n", KVM_NR_INTERRUPTS, savic->eoi);
+	savic_show_vectors(m, "pending", savic->pending);
+	savic_show_vectors(m, "level", savic->level);
+	savic_show_vectors(m, "eoi", savic->eoi);
 
 	return 0;
 }

@@ -3,6 +3,8 @@
 #define __KVM_X86_SVM_SAVIC_H
 
 #include <linux/bitmap.h>
+#include <linux/hrtimer.h>
+#include <linux/interval_tree.h>
 #include <linux/kvm_host.h>
 
 #include "svm.h"
@@ -27,11 +29,21 @@ enum savic_flag {
 	 * but not taken.  Set by any CPU, the VMCB is changed by its owner.
 	 */
 	SAVIC_DISCARD_IRR,
-	/* The backing page was registered by another vCPU than the one it is for. */
-	SAVIC_PAGE_FROM_OTHER,
+};
+
+/* Which VMSA the registered page is for. */
+enum savic_page_owner {
+	/* The vCPU's, or the one that was asked for. */
+	SAVIC_PAGE_OF_VMSA,
+	/* The vCPU's, and the guest has asked for another VMSA, or none. */
+	SAVIC_PAGE_OF_OLD_VMSA,
+	/* Another vCPU registered the page, for the VMSA that it will ask for. */
+	SAVIC_PAGE_OF_NEXT_VMSA,
 };
 
 struct savic {
+	struct kvm_vcpu *vcpu;
+
 	/*
 	 * Vectors that are not yet in the VMCB's REQUESTED_IRR.  Set by any CPU,
 	 * moved to the VMCB only by the CPU that is about to VMRUN.
@@ -57,14 +69,24 @@ struct savic {
 	bool irr_new;
 	bool irr_in_flight;
 
-	/* V_NMI_PENDING was set at a VMRUN, and not taken yet. */
+	/* V_NMI_PENDING was set at the last VMRUN. */
 	bool nmi_in_flight;
+
+	/* See savic_may_retry().  Owned by the vCPU. */
+	struct hrtimer retry_timer;
+	u64 retry_start;
+	unsigned int nr_retries;
 
 	/*
 	 * The registered backing page, INVALID_PAGE if there is none.  Written
-	 * by the guest's requests (of any vCPU), read locklessly.
+	 * by the guest's requests (of any vCPU) with mmu_lock held, read
+	 * locklessly.  In kvm_sev_info's savic_pages as @page_node if valid.
 	 */
 	gpa_t gpa;
+	struct interval_tree_node page_node;
+
+	/* Protected by snp_vmsa_mutex. */
+	enum savic_page_owner page_owner;
 };
 
 #ifdef CONFIG_KVM_AMD_SEV
@@ -83,10 +105,12 @@ void savic_create_vcpu_debugfs(struct kvm_vcpu *vcpu, struct dentry *dentry);
 void savic_init_vmcb(struct vcpu_svm *svm, bool init_event);
 void savic_init_vmsa(struct vcpu_svm *svm, struct sev_es_save_area *save);
 void savic_recalc_msr_intercepts(struct kvm_vcpu *vcpu);
-void savic_new_vmsa(struct kvm_vcpu *vcpu, bool create);
+void savic_request_vmsa(struct kvm_vcpu *vcpu, bool create);
+void savic_new_vmsa(struct kvm_vcpu *vcpu);
 
 void savic_deliver_interrupt(struct kvm_vcpu *vcpu, int trig_mode, int vector);
 bool savic_interrupt_blocked(struct kvm_vcpu *vcpu);
+bool savic_nmi_allowed(struct kvm_vcpu *vcpu);
 bool savic_has_interrupt(struct kvm_vcpu *vcpu);
 void savic_prepare_vmrun(struct vcpu_svm *svm);
 void savic_complete_vmrun(struct vcpu_svm *svm);
@@ -108,6 +132,7 @@ static __always_inline bool savic_active(struct kvm_vcpu *vcpu)
 static inline void savic_deliver_interrupt(struct kvm_vcpu *vcpu, int trig_mode,
 					   int vector) {}
 static inline bool savic_interrupt_blocked(struct kvm_vcpu *vcpu) { return false; }
+static inline bool savic_nmi_allowed(struct kvm_vcpu *vcpu) { return false; }
 static inline void savic_prepare_vmrun(struct vcpu_svm *svm) {}
 static inline void savic_complete_vmrun(struct vcpu_svm *svm) {}
 static inline int savic_handle_idle_hlt(struct kvm_vcpu *vcpu) { return 1; }

@@ -23,7 +23,7 @@ TRACE_EVENT(kvm_savic_post,
 		__entry->vcpu_id = vcpu->vcpu_id;
 		__entry->vector	= vector;
 		__entry->level	= level;
-		__entry->mode	= vcpu->mode;
+		__entry->mode	= READ_ONCE(vcpu->mode);
 	),
 
 	TP_printk("vcpu %u vector %d %s mode %d",

@@ -135,6 +135,88 @@ static void guest_registers_for_ap(void)
 	GUEST_DONE();
 }
 
+static void init_ap(u32 round, void *guest_code)
+{
+	snp_vmsa_init(aps[round].vmsa, guest_code, 0,
+		      aps[round].stack + sizeof(aps[round].stack));
+	snp_vmsa_seal(aps[round].vmsa);
+}
+
+static void guest_ap_without_page(u64 unused)
+{
+	gpa_t gpa;
+
+	GUEST_ASSERT_EQ(savic_unregister_page(SVM_VMGEXIT_SAVIC_SELF_GPA, &gpa),
+			GHCB_MALFORMED);
+	GUEST_DONE();
+}
+
+/* The page is for the first VMSA, even if that never runs. */
+static void guest_registers_and_destroys(void)
+{
+	savic_enable();
+	init_ap(0, guest_registered_ap);
+	init_ap(1, guest_ap_without_page);
+
+	GUEST_ASSERT_EQ(savic_register_page(1, savic_page_gpa(1), NULL), GHCB_OK);
+	GUEST_ASSERT_EQ(create_ap(0), GHCB_OK);
+	GUEST_ASSERT_EQ(snp_ap_request(SVM_VMGEXIT_AP_DESTROY, 1, 0, 0), GHCB_OK);
+	GUEST_ASSERT_EQ(create_ap(1), GHCB_OK);
+	GUEST_DONE();
+}
+
+static void guest_ap_with_irq(u64 unused)
+{
+	savic_enable();
+	savic_allow_vector(IPI_VECTOR);
+	savic_wait_for_irqs(IPI_VECTOR, 1);
+	GUEST_DONE();
+}
+
+static void guest_creates_ap(void)
+{
+	savic_enable();
+	init_ap(0, guest_ap_with_irq);
+	GUEST_ASSERT_EQ(create_ap(0), GHCB_OK);
+	GUEST_DONE();
+}
+
+/* The vCPU as KVM launched it, which doesn't live long. */
+static void guest_doomed_ap(void)
+{
+	savic_enable();
+	WRITE_ONCE(round_started, 1);
+	safe_halt();
+	GUEST_FAIL("A destroyed vCPU runs");
+}
+
+static void guest_done(u64 unused)
+{
+	GUEST_DONE();
+}
+
+static void guest_destroys_ap(void)
+{
+	savic_enable();
+	init_ap(0, guest_done);
+	init_ap(1, guest_done);
+	while (!READ_ONCE(round_started))
+		cpu_relax();
+
+	/* The vCPU as launched, and then one without ever having run. */
+	GUEST_ASSERT_EQ(snp_ap_request(SVM_VMGEXIT_AP_DESTROY, 1, 0, 0), GHCB_OK);
+	GUEST_SYNC(1);
+	savic_send_ipi(1, IPI_VECTOR);
+	GUEST_SYNC(2);
+
+	GUEST_ASSERT_EQ(create_ap(0), GHCB_OK);
+	GUEST_ASSERT_EQ(snp_ap_request(SVM_VMGEXIT_AP_DESTROY, 1, 0, 0), GHCB_OK);
+	GUEST_SYNC(3);
+
+	GUEST_ASSERT_EQ(create_ap(1), GHCB_OK);
+	GUEST_DONE();
+}
+
 static void guest_bad_requests(void)
 {
 	u64 features = snp_sev_features();
@@ -237,6 +319,41 @@ TEST_F_TIMEOUT(savic_ap, register_for_ap, TIMEOUT_SECS)
 	EXPECT_TRUE(savic_vcpu_run(self->vcpus[0]));
 	pthread_create(&thread, NULL, savic_vcpu_thread, self->vcpus[1]);
 	usleep(DESTROY_USECS);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
+	pthread_join(thread, NULL);
+}
+
+TEST_F_TIMEOUT(savic_ap, registered_and_destroyed, TIMEOUT_SECS)
+{
+	launch(self->vcpus[0], guest_registers_and_destroys);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
+	EXPECT_FALSE(savic_vcpu_run(self->vcpus[1]));
+}
+
+/* KVM has the vCPU's new VMSA by then, but the vCPU hasn't. */
+TEST_F_TIMEOUT(savic_ap, irq_before_first_run, TIMEOUT_SECS)
+{
+	launch(self->vcpus[0], guest_creates_ap);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
+	savic_send_msi(self->vm, 1, IPI_VECTOR);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpus[1]));
+}
+
+/* Neither an NMI nor an IPI starts it. */
+TEST_F_TIMEOUT(savic_ap, destroyed_stays_so, TIMEOUT_SECS)
+{
+	pthread_t thread;
+	int i;
+
+	vcpu_arch_set_entry_point(self->vcpus[1], guest_doomed_ap);
+	launch(self->vcpus[0], guest_destroys_ap);
+	pthread_create(&thread, NULL, savic_vcpu_thread, self->vcpus[1]);
+	for (i = 0; i < 3; i++) {
+		EXPECT_TRUE(savic_vcpu_run(self->vcpus[0]));
+		usleep(DESTROY_USECS);
+		savic_send_msi(self->vm, 1, APIC_DM_NMI);
+		usleep(DESTROY_USECS);
+	}
 	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
 	pthread_join(thread, NULL);
 }

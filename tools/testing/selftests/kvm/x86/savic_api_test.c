@@ -76,6 +76,15 @@ TEST_F(savic_api, vcpu_ioctls)
 	EXPECT_FALSE(savic_vcpu_run(self->vcpu));
 	vcpu_events_get(self->vcpu, &events);
 	EXPECT_EQ(events.nmi.pending, 1);
+
+	/* Setting what was read adds nothing, and nothing means nothing. */
+	vcpu_events_set(self->vcpu, &events);
+	vcpu_events_get(self->vcpu, &events);
+	EXPECT_EQ(events.nmi.pending, 1);
+	events.nmi.pending = 0;
+	vcpu_events_set(self->vcpu, &events);
+	vcpu_events_get(self->vcpu, &events);
+	EXPECT_EQ(events.nmi.pending, 0);
 }
 
 /* Reinjection waits for EOIs that KVM doesn't see. */
