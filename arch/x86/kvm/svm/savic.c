@@ -341,7 +341,8 @@ bool savic_has_interrupt(struct kvm_vcpu *vcpu)
 	 * vcpu_enter_guest() for a vCPU that just halted, and
 	 * set_current_state() in kvm_vcpu_block() for one that is about to
 	 * sleep.  Pairs with the senders' smp_mb__after_atomic() (post-vs-exit,
-	 * post-vs-sleep, doorbell-vs-exit, look-again-vs-sleep).
+	 * post-vs-sleep, doorbell-vs-exit, look-again-vs-sleep,
+	 * register-vs-sleep).
 	 */
 	return test_bit(SAVIC_LOOK_AGAIN, &savic->flags) ||
 	       !savic_no_vectors(savic->pending);
@@ -616,7 +617,7 @@ static int savic_eoi(struct kvm_vcpu *vcpu, int vector)
  * A vCPU that halts is made to run again, although that may be of no use, so many
  * times in this time.  After that it sleeps until the time is over.
  */
-#define SAVIC_MAX_RETRIES	16
+#define SAVIC_MAX_RETRIES	8
 #define SAVIC_RETRY_PERIOD	(10 * NSEC_PER_MSEC)
 
 static enum hrtimer_restart savic_retry_timer_fn(struct hrtimer *timer)
@@ -848,8 +849,12 @@ static bool savic_register(struct kvm_vcpu *vcpu, struct kvm_vcpu *target)
 	trace_kvm_savic_register(vcpu, target->vcpu_id, gpa,
 				 action == SVM_VMGEXIT_SAVIC_UNREGISTER_GPA);
 
-	if (target != vcpu)
+	if (target != vcpu) {
+		/* It may have halted with something that waits for this page. */
+		set_bit(SAVIC_LOOK_AGAIN, &savic->flags);
+		smp_mb__after_atomic();
 		kvm_vcpu_kick(target);
+	}
 	return true;
 }
 
