@@ -368,14 +368,19 @@ void savic_prepare_vmrun(struct vcpu_svm *svm)
 {
 	struct vmcb_control_area *control = &svm->vmcb->control;
 	struct savic *savic = svm->savic;
+	unsigned long vectors;
 	int i;
 
 	BUILD_BUG_ON(sizeof(control->requested_irr) != sizeof(savic->pending));
 
 	if (unlikely(READ_ONCE(savic->flags) &
 		     (BIT(SAVIC_LOOK_AGAIN) | BIT(SAVIC_DISCARD_IRR)))) {
-		if (test_and_clear_bit(SAVIC_DISCARD_IRR, &savic->flags))
+		if (test_and_clear_bit(SAVIC_DISCARD_IRR, &savic->flags)) {
 			savic_discard_irr(svm);
+
+			/* Nobody is going to EOI what was discarded. */
+			savic_read_vectors(savic->level_requested, savic->level);
+		}
 
 		/* VMRUN is the look that was asked for. */
 		clear_bit(SAVIC_LOOK_AGAIN, &savic->flags);
@@ -397,8 +402,12 @@ void savic_prepare_vmrun(struct vcpu_svm *svm)
 		return;
 
 	for (i = 0; i < ARRAY_SIZE(savic->pending); i++) {
-		if (READ_ONCE(savic->pending[i]))
-			control->requested_irr[i] |= xchg(&savic->pending[i], 0);
+		if (!READ_ONCE(savic->pending[i]))
+			continue;
+
+		vectors = xchg(&savic->pending[i], 0);
+		control->requested_irr[i] |= vectors;
+		savic->level_requested[i] |= vectors & READ_ONCE(savic->level[i]);
 	}
 	control->update_irr = 1;
 	savic->irr_new = true;
@@ -547,14 +556,33 @@ static int savic_send_eois(struct kvm_vcpu *vcpu)
 	return 1;
 }
 
-/* Is the vector on its way to the guest, i.e. can't be what the guest EOIs? */
-static bool savic_vector_not_delivered(struct vcpu_svm *svm, int vector)
+/*
+ * The level-triggered vectors that hardware has taken.  Not those that are on their
+ * way to the guest, i.e. can't be what the guest EOIs.
+ */
+static void savic_level_taken(struct vcpu_svm *svm, unsigned long *vectors)
 {
 	struct vmcb_control_area *control = &svm->vmcb->control;
+	struct savic *savic = svm->savic;
+	int i;
 
-	return test_bit(vector, svm->savic->pending) ||
-	       (control->update_irr &&
-		test_bit(vector, (unsigned long *)control->requested_irr));
+	for (i = 0; i < BITS_TO_LONGS(KVM_NR_INTERRUPTS); i++) {
+		vectors[i] = savic->level_requested[i] & READ_ONCE(savic->level[i]) &
+			     ~READ_ONCE(savic->pending[i]);
+		if (control->update_irr)
+			vectors[i] &= ~control->requested_irr[i];
+	}
+}
+
+/* The vector is EOI'd.  Return false if it isn't one that has to be. */
+static bool savic_queue_eoi(struct savic *savic, int vector)
+{
+	__clear_bit(vector, savic->level_requested);
+	if (!test_and_clear_bit(vector, savic->level))
+		return false;
+
+	__set_bit(vector, savic->eoi);
+	return true;
 }
 
 /*
@@ -563,19 +591,13 @@ static bool savic_vector_not_delivered(struct vcpu_svm *svm, int vector)
  */
 static bool savic_queue_eois(struct vcpu_svm *svm)
 {
-	DECLARE_BITMAP(level, KVM_NR_INTERRUPTS);
-	struct savic *savic = svm->savic;
+	DECLARE_BITMAP(vectors, KVM_NR_INTERRUPTS);
 	bool found = false;
 	int v;
 
-	savic_read_vectors(level, savic->level);
-	for_each_set_bit(v, level, KVM_NR_INTERRUPTS) {
-		if (savic_vector_not_delivered(svm, v))
-			continue;
-		clear_bit(v, savic->level);
-		__set_bit(v, savic->eoi);
-		found = true;
-	}
+	savic_level_taken(svm, vectors);
+	for_each_set_bit(v, vectors, KVM_NR_INTERRUPTS)
+		found |= savic_queue_eoi(svm->savic, v);
 
 	return found;
 }
@@ -595,13 +617,10 @@ static int savic_eoi(struct kvm_vcpu *vcpu, int vector)
 	struct savic *savic = svm->savic;
 	bool found;
 
-	if (vector >= 0) {
-		found = test_and_clear_bit(vector, savic->level);
-		if (found)
-			__set_bit(vector, savic->eoi);
-	} else {
+	if (vector >= 0)
+		found = savic_queue_eoi(savic, vector);
+	else
 		found = savic_queue_eois(svm);
-	}
 
 	/* Nothing in service?  So be it, hardware ignores such an EOI, too. */
 	if (!found) {
@@ -656,21 +675,6 @@ static bool savic_may_retry(struct savic *savic)
 	return false;
 }
 
-/* Is there a level-triggered vector that hardware has taken? */
-static bool savic_level_taken(struct vcpu_svm *svm)
-{
-	DECLARE_BITMAP(level, KVM_NR_INTERRUPTS);
-	int vector;
-
-	savic_read_vectors(level, svm->savic->level);
-	for_each_set_bit(vector, level, KVM_NR_INTERRUPTS) {
-		if (!savic_vector_not_delivered(svm, vector))
-			return true;
-	}
-
-	return false;
-}
-
 /**
  * savic_handle_idle_hlt - the vCPU halted with nothing pending in its APIC
  * @vcpu: the vCPU, its new MP state is already set
@@ -694,12 +698,16 @@ static bool savic_level_taken(struct vcpu_svm *svm)
 int savic_handle_idle_hlt(struct kvm_vcpu *vcpu)
 {
 	struct vcpu_svm *svm = to_svm(vcpu);
+	DECLARE_BITMAP(taken, KVM_NR_INTERRUPTS);
 	struct savic *savic = svm->savic;
-	bool look, eoi;
+	bool look, eoi = false;
 	int vector;
 
 	look = VALID_PAGE(READ_ONCE(savic->gpa)) && savic_request_not_taken(svm);
-	eoi = !savic_no_vectors(savic->level) && savic_level_taken(svm);
+	if (!savic_no_vectors(savic->level)) {
+		savic_level_taken(svm, taken);
+		eoi = !bitmap_empty(taken, KVM_NR_INTERRUPTS);
+	}
 
 	if (likely(!look && !eoi) || !savic_may_retry(savic))
 		return 1;

@@ -57,6 +57,13 @@ struct savic {
 	 */
 	DECLARE_BITMAP(level, KVM_NR_INTERRUPTS);
 
+	/*
+	 * Those of @level that were moved to the VMCB, i.e. that the guest may
+	 * EOI: a vector that is in @level only is just being posted.  Owned by the
+	 * vCPU.
+	 */
+	DECLARE_BITMAP(level_requested, KVM_NR_INTERRUPTS);
+
 	unsigned long flags;
 
 	/* Vectors that the guest EOI'd and userspace is still to be told of. */

@@ -104,7 +104,7 @@ TEST(masked_level)
 	long start;
 	int i;
 
-	vm = __vm_savic_create(1, guest_masked_level, &vcpu, true);
+	vm = __vm_savic_create(1, guest_masked_level, &vcpu, true, 0);
 	vm_install_exception_handler(vm, VECTOR, savic_irq_handler);
 	vm_install_exception_handler(vm, STOP_VECTOR, savic_irq_handler);
 	vm_sev_launch(vm, snp_default_policy(), NULL);
