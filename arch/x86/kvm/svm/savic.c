@@ -643,11 +643,12 @@ static enum hrtimer_restart savic_retry_timer_fn(struct hrtimer *timer)
 {
 	struct savic *savic = container_of(timer, struct savic, retry_timer);
 
+	set_bit(SAVIC_LOOK_AGAIN, &savic->flags);
+
 	/*
 	 * Rule 2, sender's side, as in savic_look_again(), but this may well
-	 * interrupt the vCPU on its way to sleep.
+	 * interrupt the vCPU on its way to sleep (look-again-vs-sleep).
 	 */
-	set_bit(SAVIC_LOOK_AGAIN, &savic->flags);
 	smp_mb__after_atomic();
 	kvm_vcpu_kick(savic->vcpu);
 
@@ -860,6 +861,8 @@ static bool savic_register(struct kvm_vcpu *vcpu, struct kvm_vcpu *target)
 	if (target != vcpu) {
 		/* It may have halted with something that waits for this page. */
 		set_bit(SAVIC_LOOK_AGAIN, &savic->flags);
+
+		/* Rule 2, as in savic_look_again() (register-vs-sleep). */
 		smp_mb__after_atomic();
 		kvm_vcpu_kick(target);
 	}
