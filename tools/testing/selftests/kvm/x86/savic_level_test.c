@@ -102,6 +102,36 @@ static void guest_unseen_eoi(void)
 	GUEST_DONE();
 }
 
+/*
+ * What Linux makes of a level-triggered vector that TMR doesn't show as such: an EOI that
+ * the host doesn't see, and one at the I/O APIC's pin, which forgets what is in service if
+ * it becomes edge-triggered.
+ */
+static void pin_eoi_handler(struct ex_regs *regs)
+{
+	savic_irq_handler(regs);
+	ghcb_ioapic_write(IOAPIC_REDIR(LINE_GSI(0)), IOAPIC_MASKED | LINE_VECTOR(0));
+	ghcb_ioapic_write(IOAPIC_REDIR(LINE_GSI(0)), IOAPIC_LEVEL | LINE_VECTOR(0));
+}
+
+/* It never halts, so KVM has no reason to guess. */
+static void guest_pin_eoi(void)
+{
+	u32 i;
+
+	guest_setup(false);
+	savic_allow_vector(LINE_VECTOR(0));
+	for (i = 1; i <= NR_ROUNDS; i++) {
+		GUEST_SYNC(i);
+		sti();
+		while (savic_nr_irqs(0, LINE_VECTOR(0)) < i)
+			cpu_relax();
+		cli();
+		GUEST_ASSERT_EQ(savic_nr_irqs(0, LINE_VECTOR(0)), i);
+	}
+	GUEST_DONE();
+}
+
 /* The guest routes the line to another (absent) vCPU while it is in service. */
 static void moving_handler(struct ex_regs *regs)
 {
@@ -296,6 +326,22 @@ TEST_F_TIMEOUT(savic_level, unseen_eoi, TIMEOUT_SECS)
 		savic_send_msi(self->t.vm, 0, WAKE_VECTOR);
 		pthread_join(thread, NULL);
 	}
+}
+
+TEST_F_TIMEOUT(savic_level, pin_eoi, TIMEOUT_SECS)
+{
+	bool more;
+	int i;
+
+	vm_install_exception_handler(self->t.vm, LINE_VECTOR(0), pin_eoi_handler);
+	launch(&self->t, guest_pin_eoi);
+	EXPECT_TRUE(savic_vcpu_run(self->t.vcpu));
+	for (i = 1; i <= NR_ROUNDS; i++) {
+		assert_line(&self->t, 0);
+		more = savic_vcpu_run(self->t.vcpu);
+		EXPECT_EQ(more, i < NR_ROUNDS);
+	}
+	EXPECT_EQ(vcpu_get_stat(self->t.vcpu, savic_missing_eois), 0);
 }
 
 TEST_F_TIMEOUT(savic_level, moved, TIMEOUT_SECS)

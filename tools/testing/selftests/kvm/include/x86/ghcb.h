@@ -90,6 +90,7 @@ enum ghcb_status ghcb_mmio_write(gpa_t gpa, const void *data, u32 len);
 /* The registers of a pin's redirection entry (low half, high half is next). */
 #define IOAPIC_REDIR(pin)	(0x10 + 2 * (pin))
 #define IOAPIC_LEVEL		BIT(15)
+#define IOAPIC_MASKED		BIT(16)
 
 /* Write a register of the I/O APIC, which is where KVM puts it. */
 void ghcb_ioapic_write(u32 reg, u32 val);
