@@ -29,9 +29,11 @@
 #define RETRY_PERIOD_MS		10
 
 #define NR_HALTS		160
-/* What they take at least, whatever else the CPU does. */
-#define MIN_MS			((NR_HALTS / MAX_RETRIES - 2) * RETRY_PERIOD_MS)
-
+/*
+ * What they take at least, whatever else the CPU does.  The halt that has to wait for the
+ * end of the period is one more.
+ */
+#define MIN_MS			((NR_HALTS / (MAX_RETRIES + 1) - 2) * RETRY_PERIOD_MS)
 
 static long now_ms(void)
 {
