@@ -869,7 +869,7 @@ void sev_es_vmexit(CPUX86State *env)
          * An interrupted delivery goes on with the next VMRUN, but for
          * #VC, whose instruction raises it again (15.36.21).
          */
-        if (!(event & SVM_EVTINJ_VALID) ||
+        if (!((uint32_t)event & SVM_EVTINJ_VALID) ||
             (event & SVM_EVTINJ_VEC_MASK) == EXCP1D_VC) {
             event = 0;
         }
