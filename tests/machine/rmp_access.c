@@ -6,16 +6,6 @@
  */
 #include "snp.h"
 
-#define NPF_P		BIT(0)
-#define NPF_W		BIT(1)
-#define NPF_U		BIT(2)
-#define NPF_ID		BIT(4)
-#define NPF_RMP		BIT(31)
-#define NPF_GPA		BIT(32)
-#define NPF_GPT		BIT(33)
-#define NPF_ENC		BIT(34)
-
-#define VC_NOT_VALIDATED 0x404
 #define NPT_RESERVED	BIT(45)
 
 /* The first page of a 2M region each; see fill_rmp() */

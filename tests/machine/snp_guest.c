@@ -6,20 +6,6 @@
  */
 #include "snp.h"
 
-/* NPF error code: EXITINFO1 (15.25.6, 15.36.10) */
-#define NPF_P		BIT(0)
-#define NPF_W		BIT(1)
-#define NPF_U		BIT(2)
-#define NPF_ID		BIT(4)
-#define NPF_RMP		BIT(31)
-#define NPF_GPA		BIT(32)
-#define NPF_GPT		BIT(33)
-#define NPF_ENC		BIT(34)
-#define NPF_SIZEM	BIT(35)
-#define NPF_VMPL	BIT(36)
-
-#define VC_NOT_VALIDATED 0x404
-
 /* Guest physical, system physical and virtual addresses, 2M each */
 #define LARGE		0x21000000UL	/* assigned as 2M */
 #define SMALL		0x21200000UL	/* assigned as 4K */

@@ -9,7 +9,6 @@
 #define VMSA_VMPL		0x0ca
 #define VMSA_PCPU_ID		0x3d8
 
-#define VC_NOT_VALIDATED	0x404
 
 /* Guest physical and virtual addresses, in a 2M of 4K pages each */
 #define PRIVATE			0x21000000UL	/* assigned, validated by the guest */

@@ -16,6 +16,21 @@
 #include "rmp.h"
 #include "svm.h"
 
+/* NPF error code: EXITINFO1 (15.25.6, 15.36.10) */
+#define NPF_P		BIT(0)
+#define NPF_W		BIT(1)
+#define NPF_U		BIT(2)
+#define NPF_ID		BIT(4)
+#define NPF_RMP		BIT(31)
+#define NPF_GPA		BIT(32)
+#define NPF_GPT		BIT(33)
+#define NPF_ENC		BIT(34)
+#define NPF_SIZEM	BIT(35)
+#define NPF_VMPL	BIT(36)
+
+/* #VC: the page is not validated (15.36.10) */
+#define VC_NOT_VALIDATED	0x404
+
 #define MSR_HWCR		0xc0010015
 #define MSR_SEV_STATUS		0xc0010131
 
