@@ -17,8 +17,6 @@
 #include "snp_ap.h"
 #include "test_util.h"
 
-#define X2APIC_MSR(reg)		(APIC_BASE_MSR + ((reg) >> 4))
-
 #define IPI_VECTOR		0x51
 #define NR_ROUNDS		8
 #define STACK_PAGES		2
@@ -395,10 +393,4 @@ TEST_F_TIMEOUT(savic_ap, vmsa_features, TIMEOUT_SECS)
 	test_bad_vmsa(self->vcpus, 3);
 }
 
-int main(int argc, char *argv[])
-{
-	__TEST_REQUIRE(kvm_has_savic(),
-		       "KVM doesn't offer Secure AVIC (bit 16 of KVM_X86_SEV_VMSA_FEATURES)");
-
-	return test_harness_run(argc, argv);
-}
+SAVIC_TEST_HARNESS_MAIN

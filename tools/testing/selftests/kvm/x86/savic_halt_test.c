@@ -15,8 +15,6 @@
 #include "sev.h"
 #include "test_util.h"
 
-#define X2APIC_MSR(reg)		(APIC_BASE_MSR + ((reg) >> 4))
-
 #define VECTOR			0x51
 /* Of a higher priority class than what is masked. */
 #define STOP_VECTOR		0xf1
@@ -129,10 +127,4 @@ TEST(masked_level)
 	kvm_vm_free(vm);
 }
 
-int main(int argc, char *argv[])
-{
-	__TEST_REQUIRE(kvm_has_savic(),
-		       "KVM doesn't offer Secure AVIC (bit 16 of KVM_X86_SEV_VMSA_FEATURES)");
-
-	return test_harness_run(argc, argv);
-}
+SAVIC_TEST_HARNESS_MAIN

@@ -21,8 +21,6 @@
 #include "sev.h"
 #include "test_util.h"
 
-#define X2APIC_MSR(reg)		(APIC_BASE_MSR + ((reg) >> 4))
-
 #define NR_VCPUS		4
 #define IPI_VECTOR		0x51
 #define STOP_VECTOR		0x81
@@ -34,16 +32,6 @@
 
 /* Guest only. */
 static u32 nr_ready;
-static u32 nr_nmis[NR_VCPUS];
-
-/*
- * No GHCB, and no assertion that would need one: see ghcb.h.  The APIC ID comes
- * from the backing page.
- */
-static void nmi_handler(struct ex_regs *regs)
-{
-	__sync_fetch_and_add(&nr_nmis[savic_apic_id()], 1);
-}
 
 /* All vCPUs but 0: halt until told to stop. */
 static void guest_target(void)
@@ -174,12 +162,12 @@ static void guest_nmi(void)
 			savic_write(target, SAVIC_NMI_REQ, 1);
 			GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR),
 						   DEST(target) | APIC_DM_NMI), GHCB_OK);
-			while (READ_ONCE(nr_nmis[target]) < i)
+			while (savic_nr_nmis(target) < i)
 				cpu_relax();
-			GUEST_ASSERT_EQ(READ_ONCE(nr_nmis[target]), i);
+			GUEST_ASSERT_EQ(savic_nr_nmis(target), i);
 		}
 	}
-	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis[0]), 0u);
+	GUEST_ASSERT_EQ(savic_nr_nmis(0), 0u);
 	sender_stop();
 }
 
@@ -274,7 +262,7 @@ static void guest_xapic(void)
 
 	sender_start();
 	GUEST_ASSERT_EQ(nr_ipis(1), 0u);
-	GUEST_ASSERT_EQ(nr_nmis[1], 0u);
+	GUEST_ASSERT_EQ(savic_nr_nmis(1), 0u);
 	sender_stop();
 }
 
@@ -293,7 +281,7 @@ FIXTURE_SETUP(savic_ipi)
 	vm_install_exception_handler(self->t.vm, IPI_VECTOR, savic_irq_handler);
 	vm_install_exception_handler(self->t.vm, STOP_VECTOR, savic_irq_handler);
 	vm_install_exception_handler(self->t.vm, DENIED_VECTOR, savic_irq_handler);
-	vm_install_exception_handler(self->t.vm, NMI_VECTOR, nmi_handler);
+	vm_install_exception_handler(self->t.vm, NMI_VECTOR, savic_nmi_handler);
 }
 
 FIXTURE_TEARDOWN(savic_ipi)
@@ -345,10 +333,4 @@ TEST_F_TIMEOUT(savic_ipi, xapic, TIMEOUT_SECS)
 	run_all(&self->t, guest_xapic);
 }
 
-int main(int argc, char *argv[])
-{
-	__TEST_REQUIRE(kvm_has_savic(),
-		       "KVM doesn't offer Secure AVIC (bit 16 of KVM_X86_SEV_VMSA_FEATURES)");
-
-	return test_harness_run(argc, argv);
-}
+SAVIC_TEST_HARNESS_MAIN

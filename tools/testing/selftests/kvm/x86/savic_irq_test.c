@@ -21,8 +21,6 @@
 #include "sev.h"
 #include "test_util.h"
 
-#define X2APIC_MSR(reg)		(APIC_BASE_MSR + ((reg) >> 4))
-
 /* Highest priority first: an MSI must not hide what has a lower one. */
 #define MSI_VECTOR		0xa1
 #define EDGE_VECTOR		0x91
@@ -141,13 +139,6 @@ static void guest_level_denied(void)
 	GUEST_DONE();
 }
 
-static u32 nr_nmis;
-
-static void nmi_handler(struct ex_regs *regs)
-{
-	__sync_fetch_and_add(&nr_nmis, 1);
-}
-
 static void guest_nmi(void)
 {
 	u32 i;
@@ -156,17 +147,17 @@ static void guest_nmi(void)
 	for (i = 1; i <= NR_ROUNDS; i++) {
 		GUEST_SYNC(i);
 		/* Taken by VMRUN, i.e. before the first instruction after it. */
-		GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), i);
+		GUEST_ASSERT_EQ(savic_nr_nmis(0), i);
 	}
 
 	/* Not allowed: consumed by hardware, and not kept. */
 	wrmsr(MSR_AMD64_SAVIC_CONTROL, savic_page_gpa(0) | MSR_AMD64_SAVIC_EN);
 	GUEST_SYNC(i);
-	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), i - 1);
+	GUEST_ASSERT_EQ(savic_nr_nmis(0), i - 1);
 	wrmsr(MSR_AMD64_SAVIC_CONTROL, savic_page_gpa(0) | MSR_AMD64_SAVIC_EN |
 				       MSR_AMD64_SAVIC_ALLOWEDNMI);
 	GUEST_SYNC(i + 1);
-	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), i - 1);
+	GUEST_ASSERT_EQ(savic_nr_nmis(0), i - 1);
 	GUEST_DONE();
 }
 
@@ -203,7 +194,7 @@ static void guest_stress_target(void)
 	GUEST_ASSERT_EQ(savic_nr_irqs(0, LEVEL_VECTOR), (u32)NR_STRESS);
 	assert_coalesced(savic_nr_irqs(0, EDGE_VECTOR));
 	assert_coalesced(savic_nr_irqs(0, MSI_VECTOR));
-	assert_coalesced(READ_ONCE(nr_nmis));
+	assert_coalesced(savic_nr_nmis(0));
 	GUEST_ASSERT(savic_nr_irqs(0, TIMER_VECTOR) > 0);
 	GUEST_DONE();
 }
@@ -245,7 +236,7 @@ FIXTURE_SETUP(savic_irq)
 	self->t.vm = vm_savic_create(2, guest_stress_sender, self->t.vcpus);
 	for (i = 0; i < ARRAY_SIZE(vectors); i++)
 		vm_install_exception_handler(self->t.vm, vectors[i], savic_irq_handler);
-	vm_install_exception_handler(self->t.vm, NMI_VECTOR, nmi_handler);
+	vm_install_exception_handler(self->t.vm, NMI_VECTOR, savic_nmi_handler);
 
 	self->t.irqfd = eventfd(0, EFD_NONBLOCK);
 	self->t.resamplefd = eventfd(0, EFD_NONBLOCK);
@@ -396,10 +387,4 @@ TEST_F_TIMEOUT(savic_irq, stress, TIMEOUT_SECS)
 	pthread_join(target, NULL);
 }
 
-int main(int argc, char *argv[])
-{
-	__TEST_REQUIRE(kvm_has_savic(),
-		       "KVM doesn't offer Secure AVIC (bit 16 of KVM_X86_SEV_VMSA_FEATURES)");
-
-	return test_harness_run(argc, argv);
-}
+SAVIC_TEST_HARNESS_MAIN

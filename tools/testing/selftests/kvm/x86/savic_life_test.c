@@ -16,8 +16,6 @@
 #include "sev.h"
 #include "test_util.h"
 
-#define X2APIC_MSR(reg)		(APIC_BASE_MSR + ((reg) >> 4))
-
 #define NR_VCPUS		4
 #define IPI_VECTOR		0x51
 #define TIMER_VECTOR		0x61
@@ -33,12 +31,6 @@
 
 /* Guest only. */
 static u32 nr_ready;
-static u32 nr_nmis;
-
-static void nmi_handler(struct ex_regs *regs)
-{
-	__sync_fetch_and_add(&nr_nmis, 1);
-}
 
 static void send_icr(u64 icr)
 {
@@ -106,7 +98,7 @@ static void guest_halts(void)
 	GUEST_SYNC(0);
 	while (savic_nr_irqs(id, IPI_VECTOR) < NR_ROUNDS ||
 	       savic_nr_irqs(id, MSI_VECTOR) < NR_ROUNDS ||
-	       READ_ONCE(nr_nmis) < NR_ROUNDS) {
+	       savic_nr_nmis(1) < NR_ROUNDS) {
 		safe_halt();
 		cli();
 	}
@@ -125,7 +117,7 @@ static void guest_wakes(void)
 
 		savic_write(1, SAVIC_NMI_REQ, 1);
 		send_icr(1ull << 32 | APIC_DM_NMI);
-		while (READ_ONCE(nr_nmis) < i)
+		while (savic_nr_nmis(1) < i)
 			cpu_relax();
 
 		GUEST_SYNC(i);
@@ -174,14 +166,8 @@ static struct kvm_vm *create_vm(u32 nr_vcpus, struct kvm_vcpu *vcpus[], u64 disa
 	vm_install_exception_handler(vm, IPI_VECTOR, savic_irq_handler);
 	vm_install_exception_handler(vm, TIMER_VECTOR, savic_irq_handler);
 	vm_install_exception_handler(vm, MSI_VECTOR, savic_irq_handler);
-	vm_install_exception_handler(vm, NMI_VECTOR, nmi_handler);
+	vm_install_exception_handler(vm, NMI_VECTOR, savic_nmi_handler);
 	return vm;
-}
-
-static void wait_until_blocked(struct kvm_vcpu *vcpu)
-{
-	while (!vcpu_get_stat(vcpu, blocking))
-		usleep(1000);
 }
 
 FIXTURE(savic_life) {
@@ -208,7 +194,7 @@ TEST_F_TIMEOUT(savic_life, ap_reset_hold, TIMEOUT_SECS)
 
 	pthread_create(&thread, NULL, savic_vcpu_thread, vcpus[1]);
 	EXPECT_TRUE(savic_vcpu_run(vcpus[0]));
-	wait_until_blocked(vcpus[1]);
+	savic_wait_until_blocked(vcpus[1]);
 
 	/* If it is started, then it ends with a failed assertion. */
 	EXPECT_TRUE(savic_vcpu_run(vcpus[0]));
@@ -216,7 +202,7 @@ TEST_F_TIMEOUT(savic_life, ap_reset_hold, TIMEOUT_SECS)
 	EXPECT_EQ(vcpu_get_stat(vcpus[1], blocking), 1);
 
 	EXPECT_TRUE(savic_vcpu_run(vcpus[0]));
-	wait_until_blocked(vcpus[1]);
+	savic_wait_until_blocked(vcpus[1]);
 	EXPECT_FALSE(savic_vcpu_run(vcpus[0]));
 	pthread_join(thread, NULL);
 	kvm_vm_free(vm);
@@ -304,10 +290,4 @@ TEST_F_TIMEOUT(savic_life, killed, TIMEOUT_SECS)
 	kvm_vm_free(vm);
 }
 
-int main(int argc, char *argv[])
-{
-	__TEST_REQUIRE(kvm_has_savic(),
-		       "KVM doesn't offer Secure AVIC (bit 16 of KVM_X86_SEV_VMSA_FEATURES)");
-
-	return test_harness_run(argc, argv);
-}
+SAVIC_TEST_HARNESS_MAIN

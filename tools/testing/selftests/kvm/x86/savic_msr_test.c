@@ -17,8 +17,6 @@
 #include "sev.h"
 #include "test_util.h"
 
-#define X2APIC_MSR(reg)		(APIC_BASE_MSR + ((reg) >> 4))
-
 #define APIC_RRR		0x0c0
 #define APIC_LDR		0x0d0
 #define APIC_DFR		0x0e0
@@ -305,10 +303,4 @@ TEST_F_TIMEOUT(savic_msr, instructions, TIMEOUT_SECS)
 	run(self->vcpu, guest_by_instruction, 0);
 }
 
-int main(int argc, char *argv[])
-{
-	__TEST_REQUIRE(kvm_has_savic(),
-		       "KVM doesn't offer Secure AVIC (bit 16 of KVM_X86_SEV_VMSA_FEATURES)");
-
-	return test_harness_run(argc, argv);
-}
+SAVIC_TEST_HARNESS_MAIN

@@ -18,7 +18,6 @@
 #include "sev.h"
 #include "test_util.h"
 
-#define X2APIC_MSR(reg)		(APIC_BASE_MSR + ((reg) >> 4))
 #define APIC_LVT0		0x350
 
 /* Not of a PIC. */
@@ -360,8 +359,7 @@ TEST_F_TIMEOUT(savic_nmi, halted, TIMEOUT_SECS)
 	launch(self->vcpu, guest_halted, 0);
 	EXPECT_TRUE(savic_vcpu_run(self->vcpu));
 	pthread_create(&thread, NULL, savic_vcpu_thread, self->vcpu);
-	while (!vcpu_get_stat(self->vcpu, blocking))
-		usleep(1000);
+	savic_wait_until_blocked(self->vcpu);
 	send_msi_nmi(self->vcpu);
 	pthread_join(thread, NULL);
 }
@@ -384,10 +382,4 @@ TEST_F_TIMEOUT(savic_nmi, lint0, TIMEOUT_SECS)
 	EXPECT_FALSE(savic_vcpu_run(self->vcpu));
 }
 
-int main(int argc, char *argv[])
-{
-	__TEST_REQUIRE(kvm_has_savic(),
-		       "KVM doesn't offer Secure AVIC (bit 16 of KVM_X86_SEV_VMSA_FEATURES)");
-
-	return test_harness_run(argc, argv);
-}
+SAVIC_TEST_HARNESS_MAIN

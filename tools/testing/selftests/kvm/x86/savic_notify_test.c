@@ -21,8 +21,6 @@
 #include "sev.h"
 #include "test_util.h"
 
-#define X2APIC_MSR(reg)		(APIC_BASE_MSR + ((reg) >> 4))
-
 #define NR_VCPUS		4
 #define SENDER			0
 #define TARGET			1
@@ -36,12 +34,6 @@
 
 /* Guest only. */
 static u32 nr_ready;
-static u32 nr_nmis;
-
-static void nmi_handler(struct ex_regs *regs)
-{
-	__sync_fetch_and_add(&nr_nmis, 1);
-}
 
 static void target_setup(void)
 {
@@ -106,9 +98,9 @@ static void guest_sends_nmis(void)
 	for (i = 1; i <= NR_ROUNDS; i++) {
 		GUEST_SYNC(i);
 		send_nmi(TARGET);
-		while (READ_ONCE(nr_nmis) < i)
+		while (savic_nr_nmis(TARGET) < i)
 			cpu_relax();
-		GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), i);
+		GUEST_ASSERT_EQ(savic_nr_nmis(TARGET), i);
 	}
 	GUEST_DONE();
 }
@@ -187,7 +179,7 @@ FIXTURE_SETUP(savic_notify)
 	self->t.vm = vm_savic_create(NR_VCPUS, guest_halts, self->t.vcpus);
 	vm_install_exception_handler(self->t.vm, IPI_VECTOR, savic_irq_handler);
 	vm_install_exception_handler(self->t.vm, STOP_VECTOR, savic_irq_handler);
-	vm_install_exception_handler(self->t.vm, NMI_VECTOR, nmi_handler);
+	vm_install_exception_handler(self->t.vm, NMI_VECTOR, savic_nmi_handler);
 }
 
 FIXTURE_TEARDOWN(savic_notify)
@@ -227,12 +219,6 @@ static void stop(struct test_vm *t)
 	pthread_join(t->target, NULL);
 }
 
-static void wait_until_blocked(struct kvm_vcpu *vcpu)
-{
-	while (!vcpu_get_stat(vcpu, blocking))
-		usleep(100);
-}
-
 /* Each round of the sender, while the target is what it is. */
 static struct notified run_sender(struct test_vm *t, bool blocked)
 {
@@ -240,7 +226,7 @@ static struct notified run_sender(struct test_vm *t, bool blocked)
 
 	while (savic_vcpu_run(t->vcpus[SENDER])) {
 		if (blocked)
-			wait_until_blocked(t->vcpus[TARGET]);
+			savic_wait_until_blocked(t->vcpus[TARGET]);
 	}
 	n = notified(t->vcpus[TARGET]);
 	stop(t);
@@ -378,10 +364,4 @@ TEST_F_TIMEOUT(savic_notify, targets_only, TIMEOUT_SECS)
 	EXPECT_FALSE(savic_vcpu_run(t->vcpus[SENDER]));
 }
 
-int main(int argc, char *argv[])
-{
-	__TEST_REQUIRE(kvm_has_savic(),
-		       "KVM doesn't offer Secure AVIC (bit 16 of KVM_X86_SEV_VMSA_FEATURES)");
-
-	return test_harness_run(argc, argv);
-}
+SAVIC_TEST_HARNESS_MAIN

@@ -22,8 +22,6 @@
 #include "sev.h"
 #include "test_util.h"
 
-#define X2APIC_MSR(reg)		(APIC_BASE_MSR + ((reg) >> 4))
-
 #define SELF_VECTOR	0x51
 #define STOP_VECTOR	0x61
 #define NR_ROUNDS	300
@@ -234,10 +232,4 @@ TEST_F_TIMEOUT(savic_page, not_registered, TIMEOUT_SECS)
 	TEST_ASSERT_EQ((u64)run->internal.data[0], (u64)-2ll);
 }
 
-int main(int argc, char *argv[])
-{
-	__TEST_REQUIRE(kvm_has_savic(),
-		       "KVM doesn't offer Secure AVIC (bit 16 of KVM_X86_SEV_VMSA_FEATURES)");
-
-	return test_harness_run(argc, argv);
-}
+SAVIC_TEST_HARNESS_MAIN

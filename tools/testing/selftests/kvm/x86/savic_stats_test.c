@@ -12,17 +12,8 @@
 #include "sev.h"
 #include "test_util.h"
 
-#define X2APIC_MSR(reg)		(APIC_BASE_MSR + ((reg) >> 4))
-
 #define VECTOR			0x51
 #define ILLEGAL_VECTOR		0xf
-
-static u32 nmis;
-
-static void nmi_handler(struct ex_regs *regs)
-{
-	nmis++;
-}
 
 static void guest_code(void)
 {
@@ -34,7 +25,7 @@ static void guest_code(void)
 
 	/* The host sent two before it ran the vCPU, and an NMI. */
 	savic_wait_for_irqs(VECTOR, 1);
-	GUEST_ASSERT_EQ(nmis, 1u);
+	GUEST_ASSERT_EQ(savic_nr_nmis(0), 1u);
 	GUEST_SYNC(0);
 
 	savic_send_ipi(0, VECTOR);
@@ -88,7 +79,7 @@ TEST(savic_stats)
 
 	vm = vm_savic_create(1, guest_code, &vcpu);
 	vm_install_exception_handler(vm, VECTOR, savic_irq_handler);
-	vm_install_exception_handler(vm, NMI_VECTOR, nmi_handler);
+	vm_install_exception_handler(vm, NMI_VECTOR, savic_nmi_handler);
 	vm_sev_launch(vm, snp_default_policy(), NULL);
 	expect_stats(vcpu, &stats, (struct stats) {});
 
@@ -118,10 +109,4 @@ TEST(savic_stats)
 	kvm_vm_free(vm);
 }
 
-int main(int argc, char *argv[])
-{
-	__TEST_REQUIRE(kvm_has_savic(),
-		       "KVM doesn't offer Secure AVIC (bit 16 of KVM_X86_SEV_VMSA_FEATURES)");
-
-	return test_harness_run(argc, argv);
-}
+SAVIC_TEST_HARNESS_MAIN

@@ -37,8 +37,6 @@
 #include "sev.h"
 #include "test_util.h"
 
-#define X2APIC_MSR(reg)		(APIC_BASE_MSR + ((reg) >> 4))
-
 #define NR_VCPUS		6
 #define NR_CPUS_USED		2
 #define DEFAULT_RUN_SECS	4
@@ -937,7 +935,7 @@ int main(int argc, char *argv[])
 		bad_arguments(argv[0]);
 
 	if (!kvm_has_savic())
-		ksft_exit_skip("KVM doesn't offer Secure AVIC (bit 16 of KVM_X86_SEV_VMSA_FEATURES)\n");
+		ksft_exit_skip(SAVIC_MISSING "\n");
 
 	ksft_set_plan(1);
 	ksft_print_msg("%d seconds, seed %#x: repeat with -s %d -r %#x\n",

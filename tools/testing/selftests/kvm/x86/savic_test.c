@@ -18,8 +18,6 @@
 #include "sev.h"
 #include "test_util.h"
 
-#define X2APIC_MSR(reg)		(APIC_BASE_MSR + ((reg) >> 4))
-
 /* Whether the host may send it; the denied one has the higher priority. */
 #define ALLOWED_VECTOR		0x41
 #define DENIED_VECTOR		0x71
@@ -471,8 +469,7 @@ TEST_F_TIMEOUT(savic, ipi_blocked, TIMEOUT_SECS)
 	launch(&self->t, guest_ipi_one, guest_ipi_blocked);
 	EXPECT_TRUE(savic_vcpu_run(self->t.vcpus[1]));
 	pthread_create(&thread, NULL, savic_vcpu_thread, self->t.vcpus[1]);
-	while (!vcpu_get_stat(self->t.vcpus[1], blocking))
-		usleep(1000);
+	savic_wait_until_blocked(self->t.vcpus[1]);
 	EXPECT_FALSE(savic_vcpu_run(self->t.vcpus[0]));
 	pthread_join(thread, NULL);
 }
@@ -535,10 +532,4 @@ TEST(refused_without_irqchip)
 	kvm_vm_free(vm);
 }
 
-int main(int argc, char *argv[])
-{
-	__TEST_REQUIRE(kvm_has_savic(),
-		       "KVM doesn't offer Secure AVIC (bit 16 of KVM_X86_SEV_VMSA_FEATURES)");
-
-	return test_harness_run(argc, argv);
-}
+SAVIC_TEST_HARNESS_MAIN

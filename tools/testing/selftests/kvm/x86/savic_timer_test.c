@@ -18,8 +18,6 @@
 #include "sev.h"
 #include "test_util.h"
 
-#define X2APIC_MSR(reg)		(APIC_BASE_MSR + ((reg) >> 4))
-
 #define VECTOR			0x51
 #define OTHER_VECTOR		0x52
 #define DIVIDE_BY_1		0xb
@@ -405,10 +403,4 @@ TEST_F_TIMEOUT(savic_timer, migrated, TIMEOUT_SECS)
 	}
 }
 
-int main(int argc, char *argv[])
-{
-	__TEST_REQUIRE(kvm_has_savic(),
-		       "KVM doesn't offer Secure AVIC (bit 16 of KVM_X86_SEV_VMSA_FEATURES)");
-
-	return test_harness_run(argc, argv);
-}
+SAVIC_TEST_HARNESS_MAIN

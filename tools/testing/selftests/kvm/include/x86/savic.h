@@ -25,6 +25,8 @@
 
 #define SAVIC_MAX_VCPUS		16
 
+#define X2APIC_MSR(reg)		(APIC_BASE_MSR + ((reg) >> 4))
+
 /* Host side. */
 bool kvm_has_savic(void);
 struct kvm_vm *__vm_savic_create(u32 nr_vcpus, void *guest_code,
@@ -35,6 +37,19 @@ struct kvm_vm *vm_savic_create(u32 nr_vcpus, void *guest_code,
 bool savic_vcpu_run(struct kvm_vcpu *vcpu);
 void *savic_vcpu_thread(void *vcpu);
 void savic_send_msi(struct kvm_vm *vm, u32 apic_id, u32 data);
+void savic_wait_until_blocked(struct kvm_vcpu *vcpu);
+
+/* For tests that use kselftest's harness: main(), which skips all on other hosts. */
+#define SAVIC_TEST_HARNESS_MAIN						\
+int main(int argc, char *argv[])					\
+{									\
+	__TEST_REQUIRE(kvm_has_savic(), SAVIC_MISSING);			\
+									\
+	return test_harness_run(argc, argv);				\
+}
+
+#define SAVIC_MISSING \
+	"KVM doesn't offer Secure AVIC (bit 16 of KVM_X86_SEV_VMSA_FEATURES)"
 
 /* Guest side: setting up. */
 void savic_enable(void);
@@ -64,6 +79,13 @@ void savic_irq_handler(struct ex_regs *regs);
 u32 savic_nr_irqs(u32 apic_id, u8 vector);
 void savic_wait_for_irqs(u8 vector, u32 nr);
 void savic_settle(void);
+
+/*
+ * Guest side: a handler that counts NMIs.  It makes no VMGEXIT, as it may interrupt one,
+ * and the engine has to be on.
+ */
+void savic_nmi_handler(struct ex_regs *regs);
+u32 savic_nr_nmis(u32 apic_id);
 
 /* sev_vc_handler() and the exit codes of AVIC; what vm_savic_create() installs. */
 void savic_vc_handler(struct ex_regs *regs);

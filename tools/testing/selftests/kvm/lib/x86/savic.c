@@ -7,7 +7,6 @@
 #include "savic.h"
 #include "sev.h"
 
-#define X2APIC_MSR(reg)		(APIC_BASE_MSR + ((reg) >> 4))
 #define X2APIC_REG(msr)		(((msr) - APIC_BASE_MSR) << 4)
 
 /* Guest copy only. */
@@ -110,6 +109,13 @@ void savic_send_msi(struct kvm_vm *vm, u32 apic_id, u32 data)
 	int ret = __vm_ioctl(vm, KVM_SIGNAL_MSI, &msi);
 
 	TEST_ASSERT(ret >= 0, KVM_IOCTL_ERROR(KVM_SIGNAL_MSI, ret));
+}
+
+/* Returns when the vCPU sleeps in the host, or has for a moment. */
+void savic_wait_until_blocked(struct kvm_vcpu *vcpu)
+{
+	while (!vcpu_get_stat(vcpu, blocking))
+		usleep(100);
 }
 
 gpa_t savic_page_gpa(u32 apic_id)
@@ -312,6 +318,21 @@ void savic_wait_for_irqs(u8 vector, u32 nr)
 		safe_halt();
 		cli();
 	}
+}
+
+/* Guest copy only. */
+static u32 savic_nmis[SAVIC_MAX_VCPUS];
+
+/* The APIC ID comes from the backing page, i.e. without a VMGEXIT. */
+void savic_nmi_handler(struct ex_regs *regs)
+{
+	__sync_fetch_and_add(&savic_nmis[savic_apic_id()], 1);
+}
+
+/* How often the handler has run on that vCPU. */
+u32 savic_nr_nmis(u32 apic_id)
+{
+	return READ_ONCE(savic_nmis[apic_id]);
 }
 
 /*
