@@ -240,6 +240,17 @@ static void guest_bad_requests(void)
 	GUEST_DONE();
 }
 
+/* Hardware refuses a VMSA that isn't sealed.  There is nothing else wrong with it. */
+static void guest_seals_later(void)
+{
+	savic_enable();
+	snp_vmsa_init(aps[0].vmsa, guest_ap_with_irq, 0, aps[0].stack + sizeof(aps[0].stack));
+	GUEST_ASSERT_EQ(create_ap(0), GHCB_OK);
+	GUEST_SYNC(1);
+	snp_vmsa_seal(aps[0].vmsa);
+	GUEST_DONE();
+}
+
 /* What VMRUN refuses. */
 static void guest_bad_vmsa(u64 which)
 {
@@ -376,6 +387,18 @@ static void test_bad_vmsa(struct kvm_vcpu *vcpus[], u64 which)
 TEST_F_TIMEOUT(savic_ap, vmsa_not_sealed, TIMEOUT_SECS)
 {
 	test_bad_vmsa(self->vcpus, 0);
+}
+
+/* What was posted before a VMRUN that fails is delivered by the next one. */
+TEST_F_TIMEOUT(savic_ap, irq_and_failed_vmrun, TIMEOUT_SECS)
+{
+	launch(self->vcpus[0], guest_seals_later);
+	EXPECT_TRUE(savic_vcpu_run(self->vcpus[0]));
+	savic_send_msi(self->vm, 1, IPI_VECTOR);
+	vcpu_run(self->vcpus[1]);
+	TEST_ASSERT_KVM_EXIT_REASON(self->vcpus[1], KVM_EXIT_FAIL_ENTRY);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
+	EXPECT_FALSE(savic_vcpu_run(self->vcpus[1]));
 }
 
 TEST_F_TIMEOUT(savic_ap, vmsa_control_reserved, TIMEOUT_SECS)

@@ -71,6 +71,59 @@ static void guest_two_lines(void)
 	GUEST_DONE();
 }
 
+/* The EOI that names its vector, for the one line and not for the other. */
+static void noaccel_handler(struct ex_regs *regs)
+{
+	struct ghcb_request req = {
+		.exit_code = SVM_EXIT_AVIC_UNACCELERATED_ACCESS,
+		.exit_info_1 = BIT_ULL(32) | APIC_EOI,
+		.exit_info_2 = regs->vector,
+	};
+
+	savic_clear_vector(0, APIC_ISR, regs->vector);
+	GUEST_ASSERT_EQ(ghcb_vmgexit(&req), GHCB_OK);
+	GUEST_SYNC(regs->vector);
+}
+
+static void guest_noaccel_eoi(void)
+{
+	u32 i;
+
+	guest_setup(true);
+	savic_allow_vector(LINE_VECTOR(0));
+	savic_allow_vector(LINE_VECTOR(1));
+	for (i = 1; i <= NR_ROUNDS; i++) {
+		GUEST_SYNC(i);
+		sti_nop_cli();
+	}
+	GUEST_DONE();
+}
+
+/* The kernel that the line interrupts is replaced by another one before its EOI. */
+static void no_eoi_handler(struct ex_regs *regs)
+{
+	GUEST_SYNC(regs->vector);
+}
+
+static void guest_kexec(void)
+{
+	gpa_t gpa;
+
+	guest_setup(true);
+	savic_allow_vector(LINE_VECTOR(0));
+	GUEST_SYNC(0);
+	sti_nop_cli();
+
+	wrmsr(MSR_AMD64_SAVIC_CONTROL, 0);
+	GUEST_ASSERT_EQ(savic_unregister_page(SVM_VMGEXIT_SAVIC_SELF_GPA, &gpa), GHCB_OK);
+	savic_clear_vector(0, APIC_ISR, LINE_VECTOR(0));
+	guest_setup(true);
+	savic_wait_for_irqs(WAKE_VECTOR, 1);
+	GUEST_SYNC(1);
+	sti_nop_cli();
+	GUEST_FAIL("The line is blocked");
+}
+
 /* The first interrupt of line 0 is dropped by hardware, the second one isn't. */
 static void guest_denied(void)
 {
@@ -268,6 +321,13 @@ static void assert_line(struct test_vm *t, int n)
 		    "Writing to irqfd %d failed, errno %d", n, errno);
 }
 
+/* An irqfd's work is done by another thread. */
+static void wait_until_posted(struct test_vm *t, u64 nr)
+{
+	while (vcpu_get_stat(t->vcpu, savic_posted) < nr)
+		usleep(50);
+}
+
 static void wait_for_eoi(struct test_vm *t, int n)
 {
 	struct pollfd pfd = { .fd = t->resamplefd[n], .events = POLLIN };
@@ -292,6 +352,60 @@ TEST_F_TIMEOUT(savic_level, two_lines, TIMEOUT_SECS)
 	wait_for_eoi(&self->t, 0);
 	wait_for_eoi(&self->t, 1);
 	EXPECT_FALSE(savic_vcpu_run(self->t.vcpu));
+}
+
+static u64 nr_eois(struct test_vm *t, int n)
+{
+	u64 nr;
+
+	return read(t->resamplefd[n], &nr, sizeof(nr)) == sizeof(nr) ? nr : 0;
+}
+
+TEST_F_TIMEOUT(savic_level, noaccel_eoi, TIMEOUT_SECS)
+{
+	int i, n;
+
+	for (n = 0; n < NR_LINES; n++)
+		vm_install_exception_handler(self->t.vm, LINE_VECTOR(n), noaccel_handler);
+	launch(&self->t, guest_noaccel_eoi);
+	for (i = 1; i <= NR_ROUNDS; i++) {
+		EXPECT_TRUE(savic_vcpu_run(self->t.vcpu));
+		assert_line(&self->t, 0);
+		assert_line(&self->t, 1);
+		wait_until_posted(&self->t, NR_LINES * i);
+
+		EXPECT_TRUE(savic_vcpu_run(self->t.vcpu));
+		EXPECT_EQ(nr_eois(&self->t, 0), 1);
+		EXPECT_EQ(nr_eois(&self->t, 1), 0);
+		EXPECT_TRUE(savic_vcpu_run(self->t.vcpu));
+		EXPECT_EQ(nr_eois(&self->t, 0), 0);
+		EXPECT_EQ(nr_eois(&self->t, 1), 1);
+	}
+	EXPECT_FALSE(savic_vcpu_run(self->t.vcpu));
+}
+
+TEST_F_TIMEOUT(savic_level, kexec, TIMEOUT_SECS)
+{
+	pthread_t thread;
+
+	vm_install_exception_handler(self->t.vm, LINE_VECTOR(0), no_eoi_handler);
+	launch(&self->t, guest_kexec);
+	EXPECT_TRUE(savic_vcpu_run(self->t.vcpu));
+	assert_line(&self->t, 0);
+	wait_until_posted(&self->t, 1);
+	EXPECT_TRUE(savic_vcpu_run(self->t.vcpu));
+	EXPECT_EQ(nr_eois(&self->t, 0), 0);
+
+	/* The next kernel is idle. */
+	pthread_create(&thread, NULL, (void *(*)(void *))savic_vcpu_run, self->t.vcpu);
+	wait_for_eoi(&self->t, 0);
+	savic_send_msi(self->t.vm, 0, WAKE_VECTOR);
+	pthread_join(thread, NULL);
+
+	/* And has the line's next interrupt. */
+	assert_line(&self->t, 0);
+	wait_until_posted(&self->t, 3);
+	EXPECT_TRUE(savic_vcpu_run(self->t.vcpu));
 }
 
 TEST_F_TIMEOUT(savic_level, denied, TIMEOUT_SECS)

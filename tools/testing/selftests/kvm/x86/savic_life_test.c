@@ -20,6 +20,9 @@
 #define IPI_VECTOR		0x51
 #define TIMER_VECTOR		0x61
 #define MSI_VECTOR		0x71
+/* Not of the I/O APIC. */
+#define MSI_GSI			24
+
 #define NR_ROUNDS		50
 #define NR_KILLS		5
 
@@ -232,8 +235,9 @@ TEST_F_TIMEOUT(savic_life, halt_without_exit, TIMEOUT_SECS)
 }
 
 /* In a process of its own, which tells when all vCPUs are busy, and goes on. */
-static void __noreturn run_busy_vm(int ready_fd)
+static void __noreturn run_busy_vm(int ready_fd, int irqfd)
 {
+	struct kvm_irq_routing *routing = kvm_gsi_routing_create();
 	struct kvm_vcpu *vcpus[NR_VCPUS];
 	pthread_t threads[NR_VCPUS];
 	struct kvm_vm *vm;
@@ -245,6 +249,15 @@ static void __noreturn run_busy_vm(int ready_fd)
 		vcpu_args_set(vcpus[i], 1, i);
 	}
 	vm_sev_launch(vm, snp_default_policy(), NULL);
+
+	routing->nr = 1;
+	routing->entries[0] = (struct kvm_irq_routing_entry) {
+		.gsi = MSI_GSI,
+		.type = KVM_IRQ_ROUTING_MSI,
+		.u.msi = { .address_lo = APIC_DEFAULT_GPA, .data = MSI_VECTOR },
+	};
+	kvm_gsi_routing_write(vm, routing);
+	kvm_assign_irqfd(vm, MSI_GSI, irqfd);
 
 	for (i = 0; i < NR_VCPUS; i++)
 		pthread_create(&threads[i], NULL, savic_vcpu_thread, vcpus[i]);
@@ -261,22 +274,28 @@ TEST_F_TIMEOUT(savic_life, killed, TIMEOUT_SECS)
 {
 	struct kvm_vcpu *vcpu;
 	struct kvm_vm *vm;
-	int i, status, fds[2];
+	int i, status, irqfd, fds[2];
+	u64 one = 1;
 	pid_t pid;
 	char c;
 
 	for (i = 0; i < NR_KILLS; i++) {
 		TEST_ASSERT(!pipe(fds), "pipe() failed, errno %d", errno);
+		irqfd = kvm_new_eventfd();
 		pid = fork();
 		TEST_ASSERT(pid >= 0, "fork() failed, errno %d", errno);
 		if (!pid)
-			run_busy_vm(fds[1]);
+			run_busy_vm(fds[1], irqfd);
 
 		TEST_ASSERT(read(fds[0], &c, 1) == 1, "read() failed, errno %d", errno);
 		usleep(i * 5000);
 		kill(pid, SIGKILL);
-		TEST_ASSERT(waitpid(pid, &status, 0) == pid, "waitpid() failed, errno %d", errno);
+		/* The device is still there, and goes on. */
+		while (!waitpid(pid, &status, WNOHANG))
+			TEST_ASSERT(write(irqfd, &one, sizeof(one)) == sizeof(one),
+				    "Writing to the irqfd failed, errno %d", errno);
 		TEST_ASSERT(WIFSIGNALED(status), "The VM ended by itself, status %#x", status);
+		close(irqfd);
 		close(fds[0]);
 		close(fds[1]);
 	}

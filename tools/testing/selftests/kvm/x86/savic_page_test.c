@@ -24,7 +24,18 @@
 
 #define SELF_VECTOR	0x51
 #define STOP_VECTOR	0x61
+#define WAKE_VECTOR	0x71
 #define NR_ROUNDS	300
+/* With two vCPUs, neither of which ever sleeps, the host is slower. */
+#define NR_SHARED_ROUNDS 30
+#define NR_RACERS	3
+
+/* Long enough to get the vCPU into the guest, mostly. */
+#define BUSY_USECS	2000
+
+/* Memory that the launch doesn't touch. */
+#define UNASSIGNED_SLOT	20
+#define UNASSIGNED_GPA	(4ul << 30)
 
 /* Only to end a test that hangs. */
 #define TIMEOUT_SECS	120
@@ -83,6 +94,131 @@ static void guest_other_page(void)
 	GUEST_FAIL("The page that isn't registered is mapped");
 }
 
+/* As guest_busy(), on two pages in turn.  Only one of them is where the library looks. */
+static u32 nr_moved_irqs;
+
+static void moved_handler(struct ex_regs *regs)
+{
+	wrmsr(X2APIC_MSR(APIC_EOI), 0);
+	nr_moved_irqs++;
+}
+
+static void guest_moves(void)
+{
+	gpa_t page[] = { savic_page_gpa(0), savic_page_gpa(1) }, old;
+	u32 i;
+
+	savic_enable();
+	GUEST_SYNC(page[0]);
+	for (i = 1; i <= NR_ROUNDS; i++) {
+		wrmsr(X2APIC_MSR(APIC_SELF_IPI), SELF_VECTOR);
+		sti_nop_cli();
+		GUEST_ASSERT_EQ(READ_ONCE(nr_moved_irqs), i);
+
+		/* With or without taking the old one back. */
+		wrmsr(MSR_AMD64_SAVIC_CONTROL, 0);
+		if (i % 3) {
+			GUEST_ASSERT_EQ(savic_unregister_page(SVM_VMGEXIT_SAVIC_SELF_GPA, &old),
+					GHCB_OK);
+			GUEST_ASSERT_EQ(old, page[(i - 1) % 2]);
+		}
+		GUEST_ASSERT_EQ(savic_register_page(SVM_VMGEXIT_SAVIC_SELF_GPA, page[i % 2], NULL),
+				GHCB_OK);
+		wrmsr(MSR_AMD64_SAVIC_CONTROL, page[i % 2] | MSR_AMD64_SAVIC_EN);
+	}
+	GUEST_DONE();
+}
+
+/* Guest only. */
+static bool second_user_ready;
+static bool second_user_gone;
+
+/*
+ * Uses page 0 as well, with interrupts off: the page is read and written by both, but
+ * interrupts are the first one's.
+ */
+static void guest_second_user(void)
+{
+	u32 i;
+	gpa_t gpa;
+
+	/* Not before the first one has set it up. */
+	while (!savic_test_vector(0, SAVIC_ALLOWED_IRR, STOP_VECTOR))
+		cpu_relax();
+	x2apic_enable();
+	GUEST_ASSERT_EQ(savic_register_page(SVM_VMGEXIT_SAVIC_SELF_GPA, savic_page_gpa(0), NULL),
+			GHCB_OK);
+	wrmsr(MSR_AMD64_SAVIC_CONTROL, savic_page_gpa(0) | MSR_AMD64_SAVIC_EN);
+	WRITE_ONCE(second_user_ready, true);
+
+	while (!savic_nr_irqs(0, WAKE_VECTOR)) {
+		for (i = 0; i < 1000; i++)
+			GUEST_ASSERT_EQ(rdmsr(X2APIC_MSR(APIC_LVR)), (u64)savic_read(0, APIC_LVR));
+	}
+
+	/* That is the end of one registration of two. */
+	wrmsr(MSR_AMD64_SAVIC_CONTROL, 0);
+	GUEST_ASSERT_EQ(savic_unregister_page(SVM_VMGEXIT_SAVIC_SELF_GPA, &gpa), GHCB_OK);
+	GUEST_ASSERT_EQ(gpa, savic_page_gpa(0));
+	WRITE_ONCE(second_user_gone, true);
+	GUEST_DONE();
+}
+
+static void guest_first_user(void)
+{
+	u32 nr = 0;
+
+	savic_enable();
+	savic_allow_vector(WAKE_VECTOR);
+	savic_allow_vector(STOP_VECTOR);
+	while (!READ_ONCE(second_user_ready))
+		cpu_relax();
+	GUEST_SYNC(savic_page_gpa(0));
+
+	/* The host stops it, but not before the other one has gone. */
+	while (!savic_nr_irqs(0, STOP_VECTOR) || !READ_ONCE(second_user_gone)) {
+		wrmsr(X2APIC_MSR(APIC_SELF_IPI), SELF_VECTOR);
+		sti_nop_cli();
+		GUEST_ASSERT_EQ(savic_nr_irqs(0, SELF_VECTOR), ++nr);
+	}
+	GUEST_DONE();
+}
+
+/* All do it to the last vCPU, which isn't running. */
+static u32 nr_finished;
+
+static void guest_races(u32 id)
+{
+	enum ghcb_status status;
+	gpa_t gpa;
+	u32 i;
+
+	for (i = 0; i < NR_ROUNDS; i++) {
+		GUEST_ASSERT_EQ(savic_register_page(NR_RACERS, savic_page_gpa(id), NULL),
+				GHCB_OK);
+		status = savic_unregister_page(NR_RACERS, &gpa);
+		GUEST_ASSERT(status == GHCB_OK || status == GHCB_MALFORMED);
+		if (status == GHCB_OK)
+			GUEST_ASSERT(gpa >= savic_page_gpa(0) && gpa < savic_page_gpa(NR_RACERS));
+	}
+
+	/* Each has been unregistered. */
+	__sync_fetch_and_add(&nr_finished, 1);
+	while (READ_ONCE(nr_finished) < NR_RACERS)
+		cpu_relax();
+	GUEST_ASSERT_EQ(savic_unregister_page(NR_RACERS, &gpa), GHCB_MALFORMED);
+	GUEST_DONE();
+}
+
+static void guest_unassigned(void)
+{
+	GUEST_ASSERT_EQ(savic_register_page(SVM_VMGEXIT_SAVIC_SELF_GPA, other_page, NULL),
+			GHCB_OK);
+	wrmsr(MSR_AMD64_SAVIC_CONTROL, other_page | MSR_AMD64_SAVIC_EN);
+	wrmsr(X2APIC_MSR(APIC_SELF_IPI), SELF_VECTOR);
+	GUEST_FAIL("Hardware takes a page that isn't validated");
+}
+
 struct test_vm {
 	struct kvm_vm *vm;
 	struct kvm_vcpu *vcpu;
@@ -110,18 +246,37 @@ FIXTURE_TEARDOWN(savic_page)
 	kvm_vm_free(self->t.vm);
 }
 
-static void launch(struct test_vm *t, void *guest_code)
+/* Returns the page that the guest tells. */
+static gpa_t run_to_page(struct kvm_vcpu *vcpu)
 {
 	struct ucall uc;
+
+	vcpu_run(vcpu);
+	switch (get_ucall(vcpu, &uc)) {
+	case UCALL_SYNC:
+		return uc.args[1];
+	case UCALL_ABORT:
+		REPORT_GUEST_ASSERT(uc);
+	default:
+		TEST_FAIL("Unexpected exit: %s", exit_reason_str(vcpu->run->exit_reason));
+	}
+}
+
+static void *run_to_not_restartable(void *vcpu)
+{
+	TEST_ASSERT_EQ(run_to_page(vcpu), (gpa_t)VC_NOT_RESTARTABLE);
+	return NULL;
+}
+
+static void launch(struct test_vm *t, void *guest_code)
+{
 
 	vcpu_arch_set_entry_point(t->vcpu, guest_code);
 	vm_sev_launch(t->vm, snp_default_policy(), NULL);
 	if (guest_code == guest_other_page)
 		return;
 
-	vcpu_run(t->vcpu);
-	TEST_ASSERT_EQ(get_ucall(t->vcpu, &uc), UCALL_SYNC);
-	t->page = uc.args[1];
+	t->page = run_to_page(t->vcpu);
 }
 
 /* Call the function, with the VM as its argument, while the guest is busy. */
@@ -199,16 +354,123 @@ TEST_F_TIMEOUT(savic_page, shared, TIMEOUT_SECS)
 TEST_F_TIMEOUT(savic_page, punched, TIMEOUT_SECS)
 {
 	struct test_vm *t = &self->t;
-	struct ucall uc;
 
 	vm_install_exception_handler(t->vm, VC_VECTOR, vc_handler);
 	launch(t, guest_twice);
 	vm_guest_mem_punch_hole(t->vm, t->page, PAGE_SIZE);
 
 	/* KVM gives it a new page, which the guest hasn't validated. */
-	vcpu_run(t->vcpu);
-	TEST_ASSERT_EQ(get_ucall(t->vcpu, &uc), UCALL_SYNC);
-	TEST_ASSERT_EQ(uc.args[1], (u64)VC_NOT_RESTARTABLE);
+	run_to_not_restartable(t->vcpu);
+}
+
+/* The same while the guest uses the page: it gets out of the guest first. */
+TEST_F_TIMEOUT(savic_page, punched_while_busy, TIMEOUT_SECS)
+{
+	struct test_vm *t = &self->t;
+	pthread_t thread;
+
+	vm_install_exception_handler(t->vm, VC_VECTOR, vc_handler);
+	launch(t, guest_busy);
+	pthread_create(&thread, NULL, run_to_not_restartable, t->vcpu);
+	usleep(BUSY_USECS);
+	vm_guest_mem_punch_hole(t->vm, t->page, PAGE_SIZE);
+	pthread_join(thread, NULL);
+}
+
+/* Private, but the host has never given any memory to it: it does so now. */
+TEST_F_TIMEOUT(savic_page, unassigned, TIMEOUT_SECS)
+{
+	struct test_vm *t = &self->t;
+
+	vm_userspace_mem_region_add(t->vm, VM_MEM_SRC_ANONYMOUS, UNASSIGNED_GPA, UNASSIGNED_SLOT,
+				    1, KVM_MEM_GUEST_MEMFD);
+	write_guest_global(t->vm, other_page, (gpa_t)UNASSIGNED_GPA);
+	vm_install_exception_handler(t->vm, VC_VECTOR, vc_handler);
+	vm_mem_set_private(t->vm, UNASSIGNED_GPA, PAGE_SIZE);
+	vcpu_arch_set_entry_point(t->vcpu, guest_unassigned);
+	vm_sev_launch(t->vm, snp_default_policy(), NULL);
+	run_to_not_restartable(t->vcpu);
+}
+
+TEST_F_TIMEOUT(savic_page, moved, TIMEOUT_SECS)
+{
+	struct test_vm *t = &self->t;
+	pthread_t thread;
+	u8 *hva;
+
+	savic_set_pages(t->vm, vm_alloc_pages(t->vm, 2), 2);
+	vm_install_exception_handler(t->vm, SELF_VECTOR, moved_handler);
+	launch(t, guest_moves);
+	hva = addr_gpa2hva(t->vm, t->page);
+	pthread_create(&thread, NULL, savic_vcpu_thread, t->vcpu);
+	while (pthread_tryjoin_np(thread, NULL)) {
+		WRITE_ONCE(*hva, 1);
+		TEST_ASSERT(!madvise(hva, 2 * PAGE_SIZE, MADV_DONTNEED), "madvise() failed");
+		usleep(50);
+	}
+}
+
+static struct kvm_vm *create_vm(u32 nr_vcpus, struct kvm_vcpu *vcpus[])
+{
+	struct kvm_vm *vm = vm_savic_create(nr_vcpus, guest_first_user, vcpus);
+
+	vm_install_exception_handler(vm, SELF_VECTOR, savic_irq_handler);
+	vm_install_exception_handler(vm, WAKE_VECTOR, savic_irq_handler);
+	vm_install_exception_handler(vm, STOP_VECTOR, savic_irq_handler);
+	return vm;
+}
+
+/* The page has to be there for either, and after one of them has gone for the other. */
+TEST(savic_page_of_two)
+{
+	struct kvm_vcpu *vcpus[2];
+	struct test_vm t = {};
+	pthread_t threads[2];
+	int i;
+
+	t.vm = create_vm(2, vcpus);
+	t.vcpu = vcpus[0];
+	vcpu_arch_set_entry_point(vcpus[1], guest_second_user);
+	vm_sev_launch(t.vm, snp_default_policy(), NULL);
+	pthread_create(&threads[1], NULL, savic_vcpu_thread, vcpus[1]);
+	t.page = run_to_page(vcpus[0]);
+	pthread_create(&threads[0], NULL, savic_vcpu_thread, vcpus[0]);
+
+	for (i = 0; i < 2 * NR_SHARED_ROUNDS; i++) {
+		if (i == NR_SHARED_ROUNDS)
+			savic_send_msi(t.vm, 0, WAKE_VECTOR);
+		zap_by_notifier(&t);
+		usleep(i % 100);
+	}
+	EXPECT_GT(vcpu_get_stat(vcpus[0], savic_page_losses), 0);
+	EXPECT_GT(vcpu_get_stat(vcpus[1], savic_page_losses), 0);
+
+	pthread_join(threads[1], NULL);
+	savic_send_msi(t.vm, 0, STOP_VECTOR);
+	pthread_join(threads[0], NULL);
+	kvm_vm_free(t.vm);
+}
+
+TEST(savic_page_races)
+{
+	struct kvm_vcpu *vcpus[NR_RACERS + 1];
+	pthread_t threads[NR_RACERS];
+	struct kvm_vm *vm;
+	int i;
+
+	vm = create_vm(NR_RACERS + 1, vcpus);
+	for (i = 0; i < NR_RACERS; i++) {
+		vcpu_arch_set_entry_point(vcpus[i], guest_races);
+		vcpu_args_set(vcpus[i], 1, i);
+	}
+	vm_sev_launch(vm, snp_default_policy(), NULL);
+	for (i = 0; i < NR_RACERS; i++)
+		pthread_create(&threads[i], NULL, savic_vcpu_thread, vcpus[i]);
+	for (i = 0; i < NR_RACERS; i++)
+		pthread_join(threads[i], NULL);
+	EXPECT_EQ(vcpu_get_stat(vcpus[NR_RACERS], savic_page_registrations),
+		  NR_RACERS * NR_ROUNDS);
+	kvm_vm_free(vm);
 }
 
 TEST_F_TIMEOUT(savic_page, not_registered, TIMEOUT_SECS)

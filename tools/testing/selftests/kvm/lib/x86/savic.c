@@ -31,6 +31,22 @@ bool kvm_has_savic(void)
 }
 
 /*
+ * Have vCPUs use the contiguous pages at @gva, in place of those that vm_savic_create() has
+ * allocated for them.  Before launch.
+ */
+void savic_set_pages(struct kvm_vm *vm, gva_t gva, u32 nr_pages)
+{
+	struct savic_pool pool = {
+		.gva = gva,
+		.gpa = addr_gva2gpa(vm, gva),
+		.nr_pages = nr_pages,
+	};
+
+	memset(addr_gva2hva(vm, gva), 0, nr_pages * PAGE_SIZE);
+	write_guest_global(vm, savic_pool, pool);
+}
+
+/*
  * The caller launches the VM, after having installed its handlers.  @disabled_exits is
  * for KVM_CAP_X86_DISABLE_EXITS, which has to come before the vCPUs.
  */
@@ -44,7 +60,6 @@ struct kvm_vm *__vm_savic_create(u32 nr_vcpus, void *guest_code,
 		.vmsa_features = SVM_SEV_FEAT_SECURE_AVIC,
 		.split_irqchip = split_irqchip,
 	};
-	struct savic_pool pool = { .nr_pages = nr_vcpus };
 	struct kvm_vm *vm;
 	u32 i;
 
@@ -57,10 +72,7 @@ struct kvm_vm *__vm_savic_create(u32 nr_vcpus, void *guest_code,
 		vcpus[i] = vm_vcpu_add(vm, i, guest_code);
 	kvm_arch_vm_finalize_vcpus(vm);
 
-	pool.gva = vm_alloc_pages(vm, nr_vcpus);
-	pool.gpa = addr_gva2gpa(vm, pool.gva);
-	memset(addr_gva2hva(vm, pool.gva), 0, nr_vcpus * PAGE_SIZE);
-	write_guest_global(vm, savic_pool, pool);
+	savic_set_pages(vm, vm_alloc_pages(vm, nr_vcpus), nr_vcpus);
 	vm_install_exception_handler(vm, VC_VECTOR, savic_vc_handler);
 
 	return vm;

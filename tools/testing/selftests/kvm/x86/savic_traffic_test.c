@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Secure AVIC: what userspace does to a VM while interrupts flow between its vCPUs and to
+ * them.
+ *
+ * The backing pages are in a memslot of their own.  The host deletes it, or takes a page away,
+ * in all the ways that it has.  Until it is back, KVM_RUN fails, and the vCPU's thread repeats
+ * it.  Or the host gets all vCPUs out of KVM_RUN, saves and restores what userspace sees of
+ * them, and goes on.  No interrupt may be lost by that, nor doubled.
+ *
+ * A token is passed around: each vCPU sleeps until it gets an IPI, and sends one to the next.
+ * A lost IPI ends that, and the test by its limit, one too many fails an assertion.
+ */
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+
+#include "apic.h"
+#include "ghcb.h"
+#include "kvm_test_harness.h"
+#include "kvm_util.h"
+#include "processor.h"
+#include "savic.h"
+#include "sev.h"
+#include "test_util.h"
+
+/* More than there are CPUs on the machine that this usually runs on. */
+#define NR_VCPUS		3
+
+#define TOKEN_VECTOR		0x51
+#define MSI_VECTOR		0x61
+#define PAUSED_VECTOR		0x71
+
+/* The backing pages, and a page that is none. */
+#define PAGES_SLOT		20
+#define PAGES_GPA		(4ul << 30)
+#define NR_PAGES		(NR_VCPUS + 1)
+#define PAGES_GVA		0xc0000000ul
+
+/* Something else. */
+#define OTHER_SLOT		21
+#define OTHER_GPA		(5ul << 30)
+
+#define NR_ROUNDS		40
+
+/* Only to end a test that hangs. */
+#define TIMEOUT_SECS		120
+
+/* In memory that host and guest share. */
+static struct shared {
+	u32 nr_tokens[NR_VCPUS];
+	u32 nr_msis[NR_VCPUS];
+	u32 nr_paused_msis[NR_VCPUS];
+	u32 nr_nmis[NR_VCPUS];
+	bool stop;
+} *shared;
+
+static void count_handler(struct ex_regs *regs)
+{
+	u32 id = savic_apic_id();
+
+	if (regs->vector == MSI_VECTOR)
+		shared->nr_msis[id]++;
+	if (regs->vector == PAUSED_VECTOR)
+		shared->nr_paused_msis[id]++;
+	savic_irq_handler(regs);
+}
+
+static void nmi_handler(struct ex_regs *regs)
+{
+	shared->nr_nmis[savic_apic_id()]++;
+}
+
+static void guest_ring(u32 id)
+{
+	u32 next = (id + 1) % NR_VCPUS, nr = 0;
+	bool stop;
+
+	savic_enable();
+	savic_allow_vector(MSI_VECTOR);
+	savic_allow_vector(PAUSED_VECTOR);
+	GUEST_SYNC(0);
+
+	if (!id)
+		savic_send_ipi(next, TOKEN_VECTOR);
+	do {
+		savic_wait_for_irqs(TOKEN_VECTOR, ++nr);
+		GUEST_ASSERT_EQ(savic_nr_irqs(id, TOKEN_VECTOR), nr);
+		shared->nr_tokens[id] = nr;
+
+		/* With the token in hand, so that the others get it after that. */
+		stop = READ_ONCE(shared->stop);
+		savic_send_ipi(next, TOKEN_VECTOR);
+	} while (!stop);
+	GUEST_DONE();
+}
+
+struct test_vm {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpus[NR_VCPUS];
+	pthread_t threads[NR_VCPUS];
+};
+
+/* For all vCPUs and the main thread, which has a vCPU pause by its immediate_exit. */
+static pthread_barrier_t paused, resumed;
+
+static void pause_vcpu(struct kvm_vcpu *vcpu)
+{
+	if (READ_ONCE(vcpu->run->immediate_exit)) {
+		pthread_barrier_wait(&paused);
+		pthread_barrier_wait(&resumed);
+	}
+}
+
+FIXTURE(savic_traffic) {
+	struct test_vm t;
+};
+
+FIXTURE_SETUP(savic_traffic)
+{
+	struct kvm_vm *vm;
+	gva_t gva;
+	int i;
+
+	vm = self->t.vm = vm_savic_create(NR_VCPUS, guest_ring, self->t.vcpus);
+	vm_install_exception_handler(vm, TOKEN_VECTOR, count_handler);
+	vm_install_exception_handler(vm, MSI_VECTOR, count_handler);
+	vm_install_exception_handler(vm, PAUSED_VECTOR, count_handler);
+	vm_install_exception_handler(vm, NMI_VECTOR, nmi_handler);
+
+	vm_userspace_mem_region_add(vm, VM_MEM_SRC_ANONYMOUS, PAGES_GPA, PAGES_SLOT,
+				    NR_PAGES, KVM_MEM_GUEST_MEMFD);
+	vm_phy_pages_alloc(vm, NR_PAGES, PAGES_GPA, PAGES_SLOT);
+	virt_map(vm, PAGES_GVA, PAGES_GPA, NR_PAGES);
+	savic_set_pages(vm, PAGES_GVA, NR_PAGES);
+
+	gva = vm_alloc_shared(vm, PAGE_SIZE, KVM_UTIL_MIN_VADDR, MEM_REGION_DATA);
+	write_guest_global(vm, shared, (struct shared *)gva);
+	shared = addr_gva2hva(vm, gva);
+	memset(shared, 0, sizeof(*shared));
+
+	for (i = 0; i < NR_VCPUS; i++)
+		vcpu_args_set(self->t.vcpus[i], 1, i);
+}
+
+FIXTURE_TEARDOWN(savic_traffic)
+{
+	kvm_vm_free(self->t.vm);
+}
+
+/* As savic_vcpu_thread(), but waits until there is memory. */
+static void *vcpu_thread(void *arg)
+{
+	struct kvm_vcpu *vcpu = arg;
+	struct ucall uc;
+
+	while (__vcpu_run(vcpu)) {
+		if (errno == EINTR) {
+			pause_vcpu(vcpu);
+			continue;
+		}
+		TEST_ASSERT(errno == EFAULT, "KVM_RUN: errno %d", errno);
+		TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_MEMORY_FAULT);
+		TEST_ASSERT(vcpu->run->memory_fault.gpa >= PAGES_GPA &&
+			    vcpu->run->memory_fault.gpa < PAGES_GPA + NR_PAGES * PAGE_SIZE,
+			    "Unexpected fault on GPA %#llx", vcpu->run->memory_fault.gpa);
+		sched_yield();
+	}
+
+	switch (get_ucall(vcpu, &uc)) {
+	case UCALL_DONE:
+		return NULL;
+	case UCALL_ABORT:
+		REPORT_GUEST_ASSERT(uc);
+	default:
+		TEST_FAIL("vCPU %u: unexpected exit: %s", vcpu->id,
+			  exit_reason_str(vcpu->run->exit_reason));
+	}
+}
+
+static void wait_for_tokens(u32 nr)
+{
+	u32 start = READ_ONCE(shared->nr_tokens[0]);
+
+	while (READ_ONCE(shared->nr_tokens[0]) - start < nr)
+		usleep(50);
+}
+
+/* Call the function in each round, while tokens are passed and MSIs sent. */
+static void hammer(struct test_vm *t, void (*fn)(struct test_vm *t, u32 round))
+{
+	u32 i, round;
+
+	vm_sev_launch(t->vm, snp_default_policy(), NULL);
+	for (i = 0; i < NR_VCPUS; i++)
+		TEST_ASSERT(savic_vcpu_run(t->vcpus[i]), "Unexpected GUEST_DONE()");
+	for (i = 0; i < NR_VCPUS; i++)
+		pthread_create(&t->threads[i], NULL, vcpu_thread, t->vcpus[i]);
+
+	for (round = 1; round <= NR_ROUNDS; round++) {
+		wait_for_tokens(1);
+		for (i = 0; i < NR_VCPUS; i++)
+			savic_send_msi(t->vm, i, MSI_VECTOR);
+		fn(t, round);
+		for (i = 0; i < NR_VCPUS; i++) {
+			while (READ_ONCE(shared->nr_msis[i]) < round)
+				usleep(50);
+			TEST_ASSERT_EQ(shared->nr_msis[i], round);
+		}
+	}
+
+	WRITE_ONCE(shared->stop, true);
+	for (i = 0; i < NR_VCPUS; i++)
+		pthread_join(t->threads[i], NULL);
+}
+
+static void reload_pages(struct test_vm *t, u32 round)
+{
+	vm_mem_region_reload(t->vm, PAGES_SLOT);
+}
+
+/*
+ * Deleted, with or without a vCPU that sees it, and created.  That is all there is, a slot
+ * with private memory can't be moved.
+ */
+TEST_F_TIMEOUT(savic_traffic, memslot_reloaded, TIMEOUT_SECS)
+{
+	struct userspace_mem_region *region = memslot2region(self->t.vm, PAGES_SLOT);
+	struct kvm_userspace_memory_region2 moved = region->region;
+
+	moved.guest_phys_addr += NR_PAGES * PAGE_SIZE;
+	EXPECT_EQ(-1, __vm_ioctl(self->t.vm, KVM_SET_USER_MEMORY_REGION2, &moved));
+	EXPECT_EQ(EINVAL, errno);
+
+	hammer(&self->t, reload_pages);
+	EXPECT_GT(vcpu_get_stat(self->t.vcpus[0], savic_page_losses), 0);
+}
+
+static void change_other_slot(struct test_vm *t, u32 round)
+{
+	void *hva = addr_gpa2hva(t->vm, PAGES_GPA);
+
+	vm_set_user_memory_region(t->vm, OTHER_SLOT, 0, OTHER_GPA, PAGE_SIZE, hva);
+	vm_set_user_memory_region(t->vm, OTHER_SLOT, 0, OTHER_GPA + PAGE_SIZE, PAGE_SIZE, hva);
+	vm_set_user_memory_region(t->vm, OTHER_SLOT, 0, OTHER_GPA + PAGE_SIZE, 0, hva);
+}
+
+/* Created, moved and deleted: none of the vCPUs' business. */
+TEST_F_TIMEOUT(savic_traffic, other_memslot, TIMEOUT_SECS)
+{
+	hammer(&self->t, change_other_slot);
+	EXPECT_EQ(vcpu_get_stat(self->t.vcpus[0], savic_page_losses), 0);
+}
+
+/* The page of a vCPU that others write to. */
+static void convert_page(struct test_vm *t, u32 round)
+{
+	gpa_t gpa = PAGES_GPA + (round % NR_VCPUS) * PAGE_SIZE;
+
+	vm_mem_set_shared(t->vm, gpa, PAGE_SIZE);
+	usleep(round * 10);
+	vm_mem_set_private(t->vm, gpa, PAGE_SIZE);
+}
+
+TEST_F_TIMEOUT(savic_traffic, converted, TIMEOUT_SECS)
+{
+	hammer(&self->t, convert_page);
+	EXPECT_GT(vcpu_get_stat(self->t.vcpus[0], savic_page_losses), 0);
+}
+
+static void punch_neighbour(struct test_vm *t, u32 round)
+{
+	vm_guest_mem_punch_hole(t->vm, PAGES_GPA + NR_VCPUS * PAGE_SIZE, PAGE_SIZE);
+}
+
+TEST_F_TIMEOUT(savic_traffic, neighbour_punched, TIMEOUT_SECS)
+{
+	hammer(&self->t, punch_neighbour);
+}
+
+/* As for a snapshot or a migration, but with something new on its way in between. */
+static void save_and_restore(struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_events events;
+	struct kvm_mp_state mp_state;
+
+	savic_send_msi(vcpu->vm, vcpu->id, APIC_DM_NMI);
+	vcpu_mp_state_get(vcpu, &mp_state);
+	vcpu_events_get(vcpu, &events);
+	savic_send_msi(vcpu->vm, vcpu->id, PAUSED_VECTOR);
+	vcpu_events_set(vcpu, &events);
+	vcpu_mp_state_set(vcpu, &mp_state);
+}
+
+static void pause_all(struct test_vm *t, u32 round)
+{
+	u32 i;
+
+	for (i = 0; i < NR_VCPUS; i++) {
+		WRITE_ONCE(t->vcpus[i]->run->immediate_exit, 1);
+		pthread_kill(t->threads[i], SIGUSR1);
+	}
+	pthread_barrier_wait(&paused);
+
+	for (i = 0; i < NR_VCPUS; i++) {
+		save_and_restore(t->vcpus[i]);
+		WRITE_ONCE(t->vcpus[i]->run->immediate_exit, 0);
+	}
+	pthread_barrier_wait(&resumed);
+
+	for (i = 0; i < NR_VCPUS; i++) {
+		while (READ_ONCE(shared->nr_nmis[i]) < round ||
+		       READ_ONCE(shared->nr_paused_msis[i]) < round)
+			usleep(50);
+	}
+}
+
+static void signal_handler(int sig)
+{
+}
+
+TEST_F_TIMEOUT(savic_traffic, paused, TIMEOUT_SECS)
+{
+	int i;
+
+	signal(SIGUSR1, signal_handler);
+	pthread_barrier_init(&paused, NULL, NR_VCPUS + 1);
+	pthread_barrier_init(&resumed, NULL, NR_VCPUS + 1);
+	hammer(&self->t, pause_all);
+	for (i = 0; i < NR_VCPUS; i++) {
+		EXPECT_EQ(shared->nr_nmis[i], NR_ROUNDS);
+		EXPECT_EQ(shared->nr_paused_msis[i], NR_ROUNDS);
+	}
+}
+
+SAVIC_TEST_HARNESS_MAIN
