@@ -341,6 +341,17 @@ static void g_pcpu_id(u64 arg)
 	shared->result[1] = *vmsa_field(guest_vmsa(), VMSA_TLB_ID);
 }
 
+static void g_exit_int_info(u64 arg)
+{
+	shared->result[0] = *vmsa_field(guest_vmsa(), VMSA_EXIT_INT_INFO);
+}
+
+/* Anything of the guest's, another vCPU's VMSA included */
+static void g_peek(u64 addr)
+{
+	shared->result[0] = *(volatile u64 *)addr;
+}
+
 static void g_touch(u64 addr)
 {
 	*(volatile u8 *)addr = 1;
@@ -364,7 +375,7 @@ static void g_reflect(u64 arg)
 /* ---- The host -------------------------------------------------------------- */
 
 /* Plain; and one for each way in which a VMSA can be wrong */
-static struct snp_vcpu v, reflect, debug, param, shut_down;
+static struct snp_vcpu v, reflect, debug, param, shut_down, alternate;
 static struct {
 	struct snp_vcpu v;
 	unsigned int offset;
@@ -672,6 +683,27 @@ static void test_injection(void)
 	INVALID(v.vmcb->event_inj = EVENT_VALID | EVENT_EXCEPTION | 3, "EVENTINJ of #BP");
 	INVALID(v.vmcb->event_inj = EVENT_VALID | EVENT_EXCEPTION | 4, "EVENTINJ of #OF");
 	check(snp_call(&v, g_events, 0), "these change nothing in the guest");
+
+	section("APM2 15.7.2", "EXITINTINFO is that of an event whose delivery the exit interrupted, and 0 if there is none.");
+	inject(EVENT_EXCEPTION | BIT(11) | PF, 0x15, 0x15, "#PF");
+	snp_call(&v, g_exit_int_info, 0);
+	check_eq(shared->result[0], 0, "GUEST_EXITINTINFO of the VMSA when #PF has been taken");
+}
+
+/* #PF with an error code: more than the low half of EVENTINJ */
+#define PAGE_FAULT		(EVENT_VALID | EVENT_EXCEPTION | BIT(11) | PF | 0x15ULL << 32)
+
+static void test_alternate(void)
+{
+	section("APM2 15.36.16", "With AlternateInjection events are those of the VMSA, not of the VMCB.");
+	alternate.vmcb->event_inj = EVENT_VALID | EVENT_INTR | VECTOR;
+	check(snp_call(&alternate, g_events, 0), "a guest with AlternateInjection");
+	check_eq(shared->result[0], 1, "one event");
+	check_eq(shared->result[1], 0x15, "#PF of EVENTINJ of the VMSA");
+	snp_call(&v, g_peek, alternate.vmsa + VMSA_EVENTINJ);
+	check_eq(shared->result[0], 0, "nothing of it is left there");
+	snp_call(&alternate, g_events, 0);
+	check_eq(shared->result[0], 0, "nor delivered again");
 }
 
 static void test_reflect(void)
@@ -814,6 +846,10 @@ void test_main(void)
 	snp_set_up(&shut_down, 5);
 	*vmsa_field(shut_down.vmsa, VMSA_SEV_FEATURES) = SNP_ACTIVE;
 	*vmsa_field(shut_down.vmsa, 0x080) = 0;		/* IDTR.limit */
+	snp_set_up(&alternate, 7);
+	*vmsa_field(alternate.vmsa, VMSA_SEV_FEATURES) = SNP_ACTIVE | ALTERNATE_INJ;
+	*vmsa_field(alternate.vmsa, VMSA_EVENTINJ) = PAGE_FAULT;
+	alternate.vmcb->allowed_sev_features |= ALTERNATE_INJ;
 	rmp_clear();
 	set_up_vmsa_pages();
 	snp_start();
@@ -824,6 +860,7 @@ void test_main(void)
 	test_nae();
 	test_traps();
 	test_injection();
+	test_alternate();
 	test_windows();
 	test_exits();
 	test_debug();

@@ -833,6 +833,7 @@ void sev_es_vmexit(CPUX86State *env)
     CPUState *cs = env_cpu(env);
     hwaddr vmsa = env->sev.vmsa;
     uint64_t exit_code = ldq(env, VMCB(env, control.exit_code));
+    uint64_t event;
     uint8_t area[VMSA_STATE_SIZE];
     uint32_t int_state = 0;
     X86SevTlbKey host;
@@ -848,13 +849,13 @@ void sev_es_vmexit(CPUX86State *env)
     stq(env, VMCB(env, control.guest_sev_features),
         env->sev.sev_features);
 
+    event = svm_interrupted_event(ldq(env, VMCB(env, control.event_inj)));
     /* What is not in the table stays as it is. */
     read_area(env, vmsa, area);
     store_area(env, area);
     write_area(env, vmsa, area);
 
     if (sev_es_own_interrupts(env)) {
-        uint64_t event = ldq(env, VMCB(env, control.event_inj));
         uint64_t vintr = env->sev.vintr_ctrl & ~0xffffULL;
 
         vintr |= env->int_ctl & 0xffff;
@@ -869,11 +870,8 @@ void sev_es_vmexit(CPUX86State *env)
          * An interrupted delivery goes on with the next VMRUN, but for
          * #VC, whose instruction raises it again (15.36.21).
          */
-        if (!((uint32_t)event & SVM_EVTINJ_VALID) ||
-            (event & SVM_EVTINJ_VEC_MASK) == EXCP1D_VC) {
-            event = 0;
-        }
-        stq(env, vmsa + VMSA_EVENTINJ, event);
+        stq(env, vmsa + VMSA_EVENTINJ,
+            (event & SVM_EVTINJ_VEC_MASK) == EXCP1D_VC ? 0 : event);
     } else {
         x86_stl_phys(cs, VMCB(env, control.int_ctl), env->int_ctl);
     }
@@ -887,8 +885,7 @@ void sev_es_vmexit(CPUX86State *env)
             ldq(env, VMCB(env, control.exit_info_2)));
         stq(env, vmsa + VMSA_GUEST_NRIP, 0);
     }
-    stq(env, vmsa + VMSA_GUEST_EXITINTINFO,
-        ldq(env, VMCB(env, control.event_inj)));
+    stq(env, vmsa + VMSA_GUEST_EXITINTINFO, event);
 
     if (x86_savic_mode(env)) {
         x86_savic_vmexit(env);
