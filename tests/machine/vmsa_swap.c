@@ -163,6 +163,31 @@ static void set_idt_limit(u64 v)
 	asm volatile("lidt %0" : : "m"(t));
 }
 
+/* Branches between places that differ by the value that is asked for */
+#define MSR_DEBUGCTL	0x1d9
+#define BRANCH(n)							\
+	asm("branch_" #n ": mov $0x1d9, %ecx; mov $1, %eax; xor %edx, %edx; wrmsr\n" \
+	    "from_" #n ": jmp to_" #n "; nop; to_" #n ":"		\
+	    " mov $0x1d9, %ecx; xor %eax, %eax; wrmsr; ret\n");	\
+	void branch_##n(void);						\
+	extern char from_##n[], to_##n[];
+BRANCH(1)
+BRANCH(2)
+
+static void branch(u64 v)
+{
+	if (v == (u64)from_1 || v == (u64)to_1)
+		branch_1();
+	else
+		branch_2();
+}
+
+MSR_REG(debugctl, MSR_DEBUGCTL)
+static u64 get_br_from(void) { return rdmsr(0x1db); }
+static void set_br_from(u64 v) { branch(v); }
+static u64 get_br_to(void) { return rdmsr(0x1dc); }
+static void set_br_to(u64 v) { branch(v); }
+
 static u64 get_es(void)
 {
 	u16 v;
@@ -241,6 +266,9 @@ static const struct field {
 	F(gdt_limit, A, 0x064, 4, 0x2e, 0x2d, 0x2f, 0),
 	F(idt_limit, A, 0x084, 4, 0xf0f, 0xf1f, 0xfff, 0),
 	F(es, A, 0x000, 2, 0x10, 0, 0x18, 0),
+	F(debugctl, A, 0x270, 8, 0, 1, 0, 0),
+	F(br_from, A, 0x278, 8, BASE(40), (u64)from_1, (u64)from_2, 0),
+	F(br_to, A, 0x280, 8, BASE(41), (u64)to_1, (u64)to_2, 0),
 	F(rflags_ac, A, 0x170, 4, BIT(18), BIT(21), BIT(18) | BIT(21), 0),
 };
 

@@ -51,6 +51,16 @@ typedef struct X86SevState {
     bool vmsa_in_use;
     uint64_t savic_page_in_use; /* address + 1, or 0 */
 
+    /* Last-branch records: DebugCtl[LBR] and its MSRs, 1D9h to 1DEh */
+    struct {
+        uint64_t debugctl;
+        uint64_t br_from, br_to;
+        uint64_t int_from, int_to;
+        uint64_t pending_from;  /* a branch under way, if branching */
+        bool branching;
+        bool swapped;           /* a guest's, without SEV-ES: on #VMEXIT back */
+    } lbr;
+
     X86SevTlbKey host_tlb;      /* at the last VMRUN */
     X86SevTlbKey guest_tlb;     /* at the last automatic exit */
     uint32_t tlb_asid;          /* whose private translations there may be */

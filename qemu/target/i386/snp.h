@@ -369,6 +369,34 @@ void svm_check_write_trap(CPUX86State *env, uint32_t type, uint64_t value,
 void svm_prepare_injection(CPUX86State *env, int vector);
 void svm_prepare_soft_injection(CPUX86State *env);
 
+/* ---- Last-branch records: tcg/system/x86_lbr.c ------------------------- */
+
+void x86_lbr_set_debugctl(CPUX86State *env, uint64_t val);
+#ifdef CONFIG_USER_ONLY
+static inline void x86_lbr_before_event(CPUX86State *env)
+{
+}
+
+static inline void x86_lbr_interrupt(CPUX86State *env, int intno,
+                                     target_ulong from)
+{
+}
+#else
+/* Before and after the delivery of an interrupt or exception from RIP @from */
+void x86_lbr_before_event(CPUX86State *env);
+void x86_lbr_interrupt(CPUX86State *env, int intno, target_ulong from);
+#endif
+/* True: it is one of these MSRs, and done. */
+bool x86_lbr_rdmsr(CPUX86State *env, uint32_t msr, uint64_t *val);
+bool x86_lbr_wrmsr(CPUX86State *env, uint32_t msr, uint64_t val);
+/*
+ * LBR virtualization: the host's records to VM_HSAVE_PA; then for guests without
+ * SEV-ES, whose VMSA has no part in it, the VMCB's, and back on #VMEXIT.
+ */
+void x86_lbr_vmrun_save_host(CPUX86State *env);
+void x86_lbr_vmrun_load_guest(CPUX86State *env);
+void x86_lbr_vmexit(CPUX86State *env);
+
 /* ---- Secure AVIC: tcg/system/x86_savic.c ------------------------------ */
 
 /*

@@ -99,7 +99,8 @@ struct vmcb {
 	u64 cr2;			/* 240 */
 	u8 res13[0x268 - 0x248];
 	u64 g_pat;			/* 268 */
-	u8 res14[0x1000 - 0x400 - 0x270];
+	u64 dbgctl, br_from, br_to, last_excp_from, last_excp_to;
+	u8 res14[0x1000 - 0x400 - 0x298];
 } __attribute__((packed, aligned(PAGE_SIZE)));
 
 _Static_assert(sizeof(struct vmcb) == PAGE_SIZE, "VMCB");

@@ -70,6 +70,7 @@ typedef struct VmsaField {
 #define VMSA_DR6                0x168
 #define VMSA_RFLAGS             0x170
 #define VMSA_G_PAT              0x268
+#define VMSA_DBGCTL             0x270
 #define VMSA_PKRU               0x2e8
 #define VMSA_GUEST_TSC_SCALE    0x2f0
 #define VMSA_GUEST_TSC_OFFSET   0x2f8
@@ -126,6 +127,11 @@ static const VmsaField vmsa_fields[] = {
     ENV(0x238, SWAP_B, VMSA_QWORD, sysenter_eip),
     ENV(0x240, SWAP_C, VMSA_QWORD, cr[2]),
     CTL(VMSA_G_PAT, SWAP_NONE),
+    CTL(VMSA_DBGCTL, SWAP_A),
+    ENV(0x278, SWAP_A, VMSA_QWORD, sev.lbr.br_from),
+    ENV(0x280, SWAP_A, VMSA_QWORD, sev.lbr.br_to),
+    ENV(0x288, SWAP_A, VMSA_QWORD, sev.lbr.int_from),
+    ENV(0x290, SWAP_A, VMSA_QWORD, sev.lbr.int_to),
     ENV(VMSA_PKRU, SWAP_B, VMSA_DWORD, pkru, IF_PKU),
     ENV(0x2ec, SWAP_B, VMSA_DWORD, tsc_aux, IF_TSC_AUX_VIRT),
     REG(0x308, R_ECX),
@@ -362,6 +368,7 @@ static void load_controls(CPUX86State *env, const uint8_t *area, bool guest)
     env->eflags = 0;
     cpu_load_eflags(env, ldq_le_p(area + VMSA_RFLAGS), rflags_mask);
 
+    x86_lbr_set_debugctl(env, ldq_le_p(area + VMSA_DBGCTL));
     env->xcr0 = ldq_le_p(area + VMSA_XCR0);
     cpu_sync_bndcs_hflags(env);
     cpu_sync_avx_hflag(env);
@@ -451,6 +458,8 @@ static uint64_t control_value(CPUX86State *env, uint16_t offset)
         return cpu_compute_eflags(env);
     case VMSA_G_PAT:
         return env->pat;
+    case VMSA_DBGCTL:
+        return env->sev.lbr.debugctl;
     case VMSA_XCR0:
         return env->xcr0;
     }
