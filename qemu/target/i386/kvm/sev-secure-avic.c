@@ -23,8 +23,7 @@
 
 #define KVM_AMD_PARAMETER       "/sys/module/kvm_amd/parameters/secure_avic"
 
-/* True if KVM lets userspace set Secure AVIC in the initial VMSA. */
-static bool kvm_offers_secure_avic(void)
+bool sev_kvm_offers_vmsa_feature(uint64_t feature)
 {
     uint64_t features = 0;
     struct kvm_device_attr attr = {
@@ -34,7 +33,7 @@ static bool kvm_offers_secure_avic(void)
     };
 
     return kvm_ioctl(kvm_state, KVM_GET_DEVICE_ATTR, &attr) == 0 &&
-           (features & SEV_VMSA_SECURE_AVIC);
+           (features & feature);
 }
 
 bool sev_secure_avic_check_host(Error **errp)
@@ -47,7 +46,7 @@ bool sev_secure_avic_check_host(Error **errp)
         return false;
     }
 
-    if (kvm_offers_secure_avic()) {
+    if (sev_kvm_offers_vmsa_feature(SEV_VMSA_SECURE_AVIC)) {
         return true;
     }
 

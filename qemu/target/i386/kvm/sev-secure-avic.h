@@ -9,7 +9,14 @@
 #include "cpu.h"
 
 /* VMSA SEV_FEATURES (APM vol. 2, table B-4) */
+#define SEV_VMSA_DEBUG_SWAP     (1ULL << 5)
 #define SEV_VMSA_SECURE_AVIC    (1ULL << 16)
+
+/*
+ * True if KVM lets userspace set @feature in the initial VMSA's SEV_FEATURES.
+ * Call it with KVM's VM created.
+ */
+bool sev_kvm_offers_vmsa_feature(uint64_t feature);
 
 /*
  * True if the host and the accelerator's options allow Secure AVIC.  Call it
