@@ -1,15 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Secure AVIC: what userspace gets from ioctls that make no sense if KVM can't see
- * the APIC.  Each works, or fails as Documentation/virt/kvm/x86/secure-avic.rst says.
+ * Secure AVIC: what userspace gets from ioctls, and the guest from paravirtual features, that
+ * make no sense if KVM can't see the APIC.  Each works, or fails, as
+ * Documentation/virt/kvm/x86/secure-avic.rst says.
  */
+#include <asm/kvm_para.h>
+#include <linux/kvm_para.h>
+
 #include "apic.h"
+#include "ghcb.h"
 #include "kvm_test_harness.h"
 #include "kvm_util.h"
 #include "processor.h"
 #include "savic.h"
 #include "sev.h"
 #include "test_util.h"
+
+#define VECTOR			0x51
+#define DENIED_VECTOR		0x61
 
 static void guest_code(void)
 {
@@ -113,6 +121,79 @@ TEST(pit_before_init)
 
 	init.vmsa_features = 0;
 	vm_sev_ioctl(vm, KVM_SEV_INIT2, &init);
+	kvm_vm_free(vm);
+}
+
+/* Guest only. */
+static u8 *pv_eoi;
+static gpa_t pv_eoi_gpa;
+
+/* KVM would set it if it saw what is in service, and the guest would EOI by clearing it. */
+static void pv_eoi_handler(struct ex_regs *regs)
+{
+	GUEST_ASSERT_EQ(READ_ONCE(*pv_eoi), 0u);
+	savic_irq_handler(regs);
+}
+
+static void guest_pv_eoi(void)
+{
+	savic_enable();
+	savic_allow_vector(VECTOR);
+	GUEST_ASSERT_EQ(ghcb_wrmsr(MSR_KVM_PV_EOI_EN, pv_eoi_gpa | KVM_MSR_ENABLED), GHCB_OK);
+	GUEST_SYNC(0);
+	savic_wait_for_irqs(VECTOR, 1);
+	GUEST_SYNC(1);
+	savic_wait_for_irqs(VECTOR, 2);
+	GUEST_DONE();
+}
+
+TEST_F(savic_api, pv_eoi)
+{
+	gva_t gva = vm_alloc_shared(self->vm, PAGE_SIZE, KVM_UTIL_MIN_VADDR, MEM_REGION_DATA);
+
+	write_guest_global(self->vm, pv_eoi, (u8 *)gva);
+	write_guest_global(self->vm, pv_eoi_gpa, addr_gva2gpa(self->vm, gva));
+	vm_install_exception_handler(self->vm, VECTOR, pv_eoi_handler);
+	vcpu_arch_set_entry_point(self->vcpu, guest_pv_eoi);
+	vm_sev_launch(self->vm, snp_default_policy(), NULL);
+	while (savic_vcpu_run(self->vcpu))
+		savic_send_msi(self->vm, 0, VECTOR);
+}
+
+static void guest_pv_ipi(void)
+{
+	savic_enable();
+	GUEST_ASSERT_EQ(kvm_hypercall(KVM_HC_SEND_IPI, BIT(1), 0, 0, DENIED_VECTOR), 1ul);
+	GUEST_ASSERT_EQ(kvm_hypercall(KVM_HC_SEND_IPI, BIT(1), 0, 0, VECTOR), 1ul);
+	GUEST_DONE();
+}
+
+static void guest_pv_ipi_target(void)
+{
+	savic_enable();
+	savic_allow_vector(VECTOR);
+	GUEST_SYNC(0);
+	savic_wait_for_irqs(VECTOR, 1);
+	savic_settle();
+	GUEST_ASSERT_EQ(savic_nr_irqs(1, VECTOR), 1u);
+	GUEST_ASSERT_EQ(savic_nr_irqs(1, DENIED_VECTOR), 0u);
+	GUEST_DONE();
+}
+
+/* Like a device's interrupt: if the target allows it. */
+TEST(savic_pv_ipi)
+{
+	struct kvm_vcpu *vcpus[2];
+	struct kvm_vm *vm;
+
+	vm = vm_savic_create(2, guest_pv_ipi, vcpus);
+	vm_install_exception_handler(vm, VECTOR, savic_irq_handler);
+	vm_install_exception_handler(vm, DENIED_VECTOR, savic_irq_handler);
+	vcpu_arch_set_entry_point(vcpus[1], guest_pv_ipi_target);
+	vm_sev_launch(vm, snp_default_policy(), NULL);
+	EXPECT_TRUE(savic_vcpu_run(vcpus[1]));
+	EXPECT_FALSE(savic_vcpu_run(vcpus[0]));
+	EXPECT_FALSE(savic_vcpu_run(vcpus[1]));
 	kvm_vm_free(vm);
 }
 

@@ -152,6 +152,26 @@ static void guest_incomplete_ipi(void)
 	sender_stop();
 }
 
+/* Hardware's reason is none of KVM's business, the IPI is sent. */
+static void guest_all_reasons(void)
+{
+	u32 count[NR_VCPUS] = {};
+	u64 reason;
+
+	sender_start();
+	for (reason = 0; reason <= SAVIC_IPI_UNACCELERATED; reason++) {
+		struct ghcb_request req = {
+			.exit_code = SVM_EXIT_AVIC_INCOMPLETE_IPI,
+			.exit_info_1 = APIC_DEST_ALLBUT | IPI_VECTOR,
+			.exit_info_2 = reason << 32 | 1,
+		};
+
+		GUEST_ASSERT_EQ(ghcb_vmgexit(&req), GHCB_OK);
+		wait_for_targets(ALL & ~BIT(0), count);
+	}
+	sender_stop();
+}
+
 static void guest_nmi(void)
 {
 	u32 i, target;
@@ -311,6 +331,11 @@ TEST_F_TIMEOUT(savic_ipi, msr_icr, TIMEOUT_SECS)
 TEST_F_TIMEOUT(savic_ipi, incomplete_ipi, TIMEOUT_SECS)
 {
 	run_all(&self->t, guest_incomplete_ipi);
+}
+
+TEST_F_TIMEOUT(savic_ipi, all_reasons, TIMEOUT_SECS)
+{
+	run_all(&self->t, guest_all_reasons);
 }
 
 TEST_F_TIMEOUT(savic_ipi, nmi, TIMEOUT_SECS)

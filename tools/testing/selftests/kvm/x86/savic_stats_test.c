@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Secure AVIC: per-vCPU statistics.  What is counted is done by one thread, i.e.
- * nothing happens at the same time, and all counts are exact.
+ * Secure AVIC: per-vCPU statistics, and state in debugfs.  What is counted is done by one
+ * thread, i.e. nothing happens at the same time, and all counts are exact.
  */
 #include "apic.h"
 #include "ghcb.h"
@@ -13,7 +13,11 @@
 #include "test_util.h"
 
 #define VECTOR			0x51
+#define OTHER_VECTOR		0x41
 #define ILLEGAL_VECTOR		0xf
+
+/* MSI data: level-triggered, asserted. */
+#define MSI_LEVEL		(BIT(15) | BIT(14))
 
 static void guest_code(void)
 {
@@ -106,6 +110,75 @@ TEST(savic_stats)
 		.spurious_eois = 1, .refused_vmgexits = 1 });
 
 	EXPECT_FALSE(savic_vcpu_run(vcpu));
+	kvm_vm_free(vm);
+}
+
+#define DEBUGFS_KVM		"/sys/kernel/debug/kvm"
+
+/* The line of the vCPU's debugfs file that begins with @name, without that. */
+static void read_debugfs(struct kvm_vcpu *vcpu, const char *name, char *value, size_t size)
+{
+	char path[128], line[256];
+	FILE *f;
+
+	snprintf(path, sizeof(path), DEBUGFS_KVM "/%d-%d/vcpu%u/savic", getpid(), vcpu->vm->fd,
+		 vcpu->id);
+	f = fopen(path, "r");
+	TEST_ASSERT(f, "Opening %s failed, errno %d", path, errno);
+	while (fgets(line, sizeof(line), f)) {
+		if (!strncmp(line, name, strlen(name)) && line[strlen(name)] == ':') {
+			line[strcspn(line, "\n")] = 0;
+			snprintf(value, size, "%s", line + strlen(name) + 2);
+			fclose(f);
+			return;
+		}
+	}
+	TEST_FAIL("%s has no line \"%s\"", path, name);
+}
+
+static void guest_debugfs(void)
+{
+	GUEST_SYNC(0);
+	savic_enable();
+	GUEST_SYNC(savic_page_gpa(0));
+	GUEST_DONE();
+}
+
+/* A level-triggered vector on its way to a vCPU that doesn't run. */
+TEST(savic_debugfs)
+{
+	char value[128], expected[32];
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+	struct ucall uc;
+
+	if (access(DEBUGFS_KVM, R_OK))
+		SKIP(return, DEBUGFS_KVM " isn't readable");
+
+	vm = vm_savic_create(1, guest_debugfs, &vcpu);
+	vm_sev_launch(vm, snp_default_policy(), NULL);
+	EXPECT_TRUE(savic_vcpu_run(vcpu));
+	read_debugfs(vcpu, "page", value, sizeof(value));
+	EXPECT_STREQ(value, "0xffffffffffffffff");
+	read_debugfs(vcpu, "pending", value, sizeof(value));
+	EXPECT_STREQ(value, "");
+
+	vcpu_run(vcpu);
+	EXPECT_EQ(get_ucall(vcpu, &uc), UCALL_SYNC);
+	snprintf(expected, sizeof(expected), "%#lx", uc.args[1]);
+	read_debugfs(vcpu, "page", value, sizeof(value));
+	EXPECT_STREQ(value, expected);
+
+	savic_send_msi(vm, 0, OTHER_VECTOR);
+	savic_send_msi(vm, 0, MSI_LEVEL | VECTOR);
+	read_debugfs(vcpu, "pending", value, sizeof(value));
+	EXPECT_STREQ(value, "65,81");
+	read_debugfs(vcpu, "level", value, sizeof(value));
+	EXPECT_STREQ(value, "81");
+
+	EXPECT_FALSE(savic_vcpu_run(vcpu));
+	read_debugfs(vcpu, "pending", value, sizeof(value));
+	EXPECT_STREQ(value, "");
 	kvm_vm_free(vm);
 }
 
