@@ -179,6 +179,27 @@ static void guest_creates_ap(void)
 	GUEST_DONE();
 }
 
+static void guest_ap_without_irq(u64 unused)
+{
+	savic_enable();
+	savic_allow_vector(IPI_VECTOR);
+	savic_settle();
+	GUEST_ASSERT_EQ(savic_nr_irqs(1, IPI_VECTOR), 0u);
+	GUEST_DONE();
+}
+
+/* The host sends one to the first of two, neither of which has run by then. */
+static void guest_creates_two(void)
+{
+	savic_enable();
+	init_ap(0, guest_ap_without_irq);
+	init_ap(1, guest_ap_without_irq);
+	GUEST_ASSERT_EQ(create_ap(0), GHCB_OK);
+	GUEST_SYNC(0);
+	GUEST_ASSERT_EQ(create_ap(1), GHCB_OK);
+	GUEST_DONE();
+}
+
 /* The vCPU as KVM launched it, which doesn't live long. */
 static void guest_doomed_ap(void)
 {
@@ -345,6 +366,16 @@ TEST_F_TIMEOUT(savic_ap, irq_before_first_run, TIMEOUT_SECS)
 	launch(self->vcpus[0], guest_creates_ap);
 	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
 	savic_send_msi(self->vm, 1, IPI_VECTOR);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpus[1]));
+}
+
+/* The vector is not for the new VMSA. */
+TEST_F_TIMEOUT(savic_ap, irq_before_destruction, TIMEOUT_SECS)
+{
+	launch(self->vcpus[0], guest_creates_two);
+	EXPECT_TRUE(savic_vcpu_run(self->vcpus[0]));
+	savic_send_msi(self->vm, 1, IPI_VECTOR);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
 	EXPECT_FALSE(savic_vcpu_run(self->vcpus[1]));
 }
 

@@ -40,13 +40,13 @@ FIXTURE_TEARDOWN(savic_api)
 	kvm_vm_free(self->vm);
 }
 
-#define expect_errno(call, err)						\
-({									\
-	int __r = (call);						\
-									\
-	TEST_ASSERT(__r == -1 && errno == (err),			\
-		    "%s: %d, errno %d, expected errno %d", #call, __r, errno, err); \
-})
+static void __expect_errno(int ret, const char *call, int expected)
+{
+	TEST_ASSERT(ret == -1 && errno == expected, "%s: %d, errno %d, expected errno %d",
+		    call, ret, errno, expected);
+}
+
+#define expect_errno(call, expected) __expect_errno(call, #call, expected)
 
 static void check_vcpu_ioctls(struct kvm_vcpu *vcpu)
 {

@@ -21,6 +21,8 @@
 #include "sev.h"
 #include "test_util.h"
 
+#define APIC_LVT0		0x350
+
 /* Highest priority first: an MSI must not hide what has a lower one. */
 #define MSI_VECTOR		0xa1
 #define EDGE_VECTOR		0x91
@@ -136,6 +138,34 @@ static void guest_level_denied(void)
 	GUEST_SYNC(1);
 	savic_wait_for_irqs(LEVEL_VECTOR, 1);
 	GUEST_SYNC(2);
+	GUEST_DONE();
+}
+
+#define PIC1_COMMAND		0x20
+#define PIC1_DATA		0x21
+#define PIC_BASE_VECTOR		0x30
+#define PIC_GSI			3
+
+static void write_port(u16 port, u8 val)
+{
+	asm volatile("outb %0, %1" : : "a" (val), "d" (port));
+}
+
+/* A PIC that has everything unmasked, behind LINT0 in ExtINT mode, and no way to the vCPU. */
+static void guest_extint(void)
+{
+	guest_setup();
+	write_port(PIC1_COMMAND, 0x11);
+	write_port(PIC1_DATA, PIC_BASE_VECTOR);
+	write_port(PIC1_DATA, 0x04);
+	write_port(PIC1_DATA, 0x01);
+	write_port(PIC1_DATA, 0x00);
+	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_LVT0), APIC_DM_EXTINT), GHCB_OK);
+	savic_allow_vector(PIC_BASE_VECTOR + PIC_GSI);
+	GUEST_SYNC(0);
+	savic_settle();
+	savic_wait_for_irqs(STOP_VECTOR, 1);
+	GUEST_ASSERT_EQ(savic_nr_irqs(0, PIC_BASE_VECTOR + PIC_GSI), 0u);
 	GUEST_DONE();
 }
 
@@ -335,6 +365,22 @@ TEST_F_TIMEOUT(savic_irq, ioapic_level_denied, TIMEOUT_SECS)
 	EXPECT_TRUE(savic_vcpu_run(vcpu));
 	EXPECT_EQ(1, nr_resamples(&self->t));
 	EXPECT_FALSE(savic_vcpu_run(vcpu));
+}
+
+/* Neither delivered, nor a reason to run a halted vCPU. */
+TEST_F_TIMEOUT(savic_irq, extint, TIMEOUT_SECS)
+{
+	struct kvm_vcpu *vcpu = self->t.vcpus[0];
+	pthread_t thread;
+
+	vm_install_exception_handler(self->t.vm, PIC_BASE_VECTOR + PIC_GSI, savic_irq_handler);
+	launch(&self->t, guest_extint);
+	EXPECT_TRUE(savic_vcpu_run(vcpu));
+	kvm_irq_line(self->t.vm, PIC_GSI, 1);
+	pthread_create(&thread, NULL, savic_vcpu_thread, vcpu);
+	savic_wait_until_blocked(vcpu);
+	savic_send_msi(self->t.vm, 0, STOP_VECTOR);
+	pthread_join(thread, NULL);
 }
 
 TEST_F_TIMEOUT(savic_irq, nmi, TIMEOUT_SECS)

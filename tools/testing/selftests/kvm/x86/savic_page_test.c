@@ -270,7 +270,6 @@ static void *run_to_not_restartable(void *vcpu)
 
 static void launch(struct test_vm *t, void *guest_code)
 {
-
 	vcpu_arch_set_entry_point(t->vcpu, guest_code);
 	vm_sev_launch(t->vm, snp_default_policy(), NULL);
 	if (guest_code == guest_other_page)

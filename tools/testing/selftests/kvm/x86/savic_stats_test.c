@@ -44,35 +44,48 @@ static void guest_code(void)
 	GUEST_DONE();
 }
 
-#define FOR_EACH_STAT(x)							\
-	x(posted) x(illegal_vectors) x(kicks) x(doorbells) x(wakes)	\
-	x(irr_requests) x(nmis) x(ipis) x(forwarded_ipis)		\
-	x(level_eois) x(missing_eois) x(spurious_eois)			\
-	x(refused_vmgexits) x(page_registrations) x(page_losses)
-
-struct stats {
-#define FIELD(name) u64 name;
-	FOR_EACH_STAT(FIELD)
+enum savic_stat {
+	POSTED, ILLEGAL_VECTORS, KICKS, DOORBELLS, WAKES, IRR_REQUESTS, NMIS, IPIS,
+	FORWARDED_IPIS, LEVEL_EOIS, MISSING_EOIS, SPURIOUS_EOIS, REFUSED_VMGEXITS,
+	PAGE_REGISTRATIONS, PAGE_LOSSES,
+	NR_STATS,
 };
 
-static struct stats get_stats(struct kvm_vcpu *vcpu)
-{
-#define GET(name) .name = vcpu_get_stat(vcpu, savic_##name),
-	return (struct stats) { FOR_EACH_STAT(GET) };
-}
+static const char * const stat_names[NR_STATS] = {
+	[POSTED]		= "savic_posted",
+	[ILLEGAL_VECTORS]	= "savic_illegal_vectors",
+	[KICKS]			= "savic_kicks",
+	[DOORBELLS]		= "savic_doorbells",
+	[WAKES]			= "savic_wakes",
+	[IRR_REQUESTS]		= "savic_irr_requests",
+	[NMIS]			= "savic_nmis",
+	[IPIS]			= "savic_ipis",
+	[FORWARDED_IPIS]	= "savic_forwarded_ipis",
+	[LEVEL_EOIS]		= "savic_level_eois",
+	[MISSING_EOIS]		= "savic_missing_eois",
+	[SPURIOUS_EOIS]		= "savic_spurious_eois",
+	[REFUSED_VMGEXITS]	= "savic_refused_vmgexits",
+	[PAGE_REGISTRATIONS]	= "savic_page_registrations",
+	[PAGE_LOSSES]		= "savic_page_losses",
+};
+
+struct stats {
+	u64 nr[NR_STATS];
+};
 
 /* Compare what was counted since *@old, which becomes the new one. */
 static void expect_stats(struct kvm_vcpu *vcpu, struct stats *old, struct stats expected)
 {
-	struct stats new = get_stats(vcpu);
+	u64 new;
+	int i;
 
-#define EXPECT(name)							\
-	TEST_ASSERT(new.name - old->name == expected.name,		\
-		    "savic_" #name ": %lu more, expected %lu",		\
-		    new.name - old->name, expected.name);
-	FOR_EACH_STAT(EXPECT)
-
-	*old = new;
+	for (i = 0; i < NR_STATS; i++) {
+		kvm_get_stat(&vcpu->stats, stat_names[i], &new, 1);
+		TEST_ASSERT(new - old->nr[i] == expected.nr[i],
+			    "%s: %lu more, expected %lu", stat_names[i],
+			    new - old->nr[i], expected.nr[i]);
+		old->nr[i] = new;
+	}
 }
 
 TEST(savic_stats)
@@ -89,7 +102,7 @@ TEST(savic_stats)
 
 	EXPECT_TRUE(savic_vcpu_run(vcpu));
 	EXPECT_GE(vcpu_get_stat(vcpu, savic_page_loads), 1ull);
-	expect_stats(vcpu, &stats, (struct stats) { .page_registrations = 1 });
+	expect_stats(vcpu, &stats, (struct stats) { .nr[PAGE_REGISTRATIONS] = 1 });
 
 	/* Both vectors are one interrupt, and take one VMRUN. */
 	savic_send_msi(vm, 0, VECTOR);
@@ -97,17 +110,17 @@ TEST(savic_stats)
 	savic_send_msi(vm, 0, ILLEGAL_VECTOR);
 	vcpu_ioctl(vcpu, KVM_NMI, NULL);
 	expect_stats(vcpu, &stats, (struct stats) {
-		.posted = 2, .kicks = 2, .illegal_vectors = 1 });
+		.nr[POSTED] = 2, .nr[KICKS] = 2, .nr[ILLEGAL_VECTORS] = 1 });
 	EXPECT_TRUE(savic_vcpu_run(vcpu));
-	expect_stats(vcpu, &stats, (struct stats) { .irr_requests = 1, .nmis = 1 });
+	expect_stats(vcpu, &stats, (struct stats) { .nr[IRR_REQUESTS] = 1, .nr[NMIS] = 1 });
 
 	/* The sender is on its way to VMRUN, there is nobody to notify. */
 	EXPECT_TRUE(savic_vcpu_run(vcpu));
-	expect_stats(vcpu, &stats, (struct stats) { .ipis = 1 });
+	expect_stats(vcpu, &stats, (struct stats) { .nr[IPIS] = 1 });
 
 	EXPECT_TRUE(savic_vcpu_run(vcpu));
 	expect_stats(vcpu, &stats, (struct stats) {
-		.spurious_eois = 1, .refused_vmgexits = 1 });
+		.nr[SPURIOUS_EOIS] = 1, .nr[REFUSED_VMGEXITS] = 1 });
 
 	EXPECT_FALSE(savic_vcpu_run(vcpu));
 	kvm_vm_free(vm);

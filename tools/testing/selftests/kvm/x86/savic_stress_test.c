@@ -300,8 +300,10 @@ static void setup_routes(void)
 		if (!has_resampler(vcpu))
 			continue;
 
-		level_fd[vcpu] = level.fd = kvm_new_eventfd();
-		resample_fd[vcpu] = level.resamplefd = kvm_new_eventfd();
+		level.fd = kvm_new_eventfd();
+		level.resamplefd = kvm_new_eventfd();
+		level_fd[vcpu] = level.fd;
+		resample_fd[vcpu] = level.resamplefd;
 		vm_ioctl(vm, KVM_IRQFD, &level);
 	}
 }

@@ -24,12 +24,15 @@
 #include "sev.h"
 #include "test_util.h"
 
+/* Not of the I/O APIC. */
+#define MSI_GSI			24
+
 /* More than there are CPUs on the machine that this usually runs on. */
 #define NR_VCPUS		3
 
 #define TOKEN_VECTOR		0x51
 #define MSI_VECTOR		0x61
-#define PAUSED_VECTOR		0x71
+#define EXTRA_VECTOR		0x71
 
 /* The backing pages, and a page that is none. */
 #define PAGES_SLOT		20
@@ -50,7 +53,7 @@
 static struct shared {
 	u32 nr_tokens[NR_VCPUS];
 	u32 nr_msis[NR_VCPUS];
-	u32 nr_paused_msis[NR_VCPUS];
+	u32 nr_extra[NR_VCPUS];
 	u32 nr_nmis[NR_VCPUS];
 	bool stop;
 } *shared;
@@ -61,8 +64,8 @@ static void count_handler(struct ex_regs *regs)
 
 	if (regs->vector == MSI_VECTOR)
 		shared->nr_msis[id]++;
-	if (regs->vector == PAUSED_VECTOR)
-		shared->nr_paused_msis[id]++;
+	if (regs->vector == EXTRA_VECTOR)
+		shared->nr_extra[id]++;
 	savic_irq_handler(regs);
 }
 
@@ -78,7 +81,7 @@ static void guest_ring(u32 id)
 
 	savic_enable();
 	savic_allow_vector(MSI_VECTOR);
-	savic_allow_vector(PAUSED_VECTOR);
+	savic_allow_vector(EXTRA_VECTOR);
 	GUEST_SYNC(0);
 
 	if (!id)
@@ -99,6 +102,7 @@ struct test_vm {
 	struct kvm_vm *vm;
 	struct kvm_vcpu *vcpus[NR_VCPUS];
 	pthread_t threads[NR_VCPUS];
+	int irqfd;
 };
 
 /* For all vCPUs and the main thread, which has a vCPU pause by its immediate_exit. */
@@ -122,10 +126,11 @@ FIXTURE_SETUP(savic_traffic)
 	gva_t gva;
 	int i;
 
-	vm = self->t.vm = vm_savic_create(NR_VCPUS, guest_ring, self->t.vcpus);
+	vm = vm_savic_create(NR_VCPUS, guest_ring, self->t.vcpus);
+	self->t.vm = vm;
 	vm_install_exception_handler(vm, TOKEN_VECTOR, count_handler);
 	vm_install_exception_handler(vm, MSI_VECTOR, count_handler);
-	vm_install_exception_handler(vm, PAUSED_VECTOR, count_handler);
+	vm_install_exception_handler(vm, EXTRA_VECTOR, count_handler);
 	vm_install_exception_handler(vm, NMI_VECTOR, nmi_handler);
 
 	vm_userspace_mem_region_add(vm, VM_MEM_SRC_ANONYMOUS, PAGES_GPA, PAGES_SLOT,
@@ -278,6 +283,64 @@ TEST_F_TIMEOUT(savic_traffic, neighbour_punched, TIMEOUT_SECS)
 	hammer(&self->t, punch_neighbour);
 }
 
+#define NX_HUGE_PAGES	"/sys/module/kvm/parameters/nx_huge_pages"
+
+static void set_nx_huge_pages(const char *val)
+{
+	FILE *f = fopen(NX_HUGE_PAGES, "w");
+
+	TEST_ASSERT(f && fputs(val, f) >= 0 && !fclose(f), "Writing to %s failed, errno %d",
+		    NX_HUGE_PAGES, errno);
+}
+
+static void toggle_nx_huge_pages(struct test_vm *t, u32 round)
+{
+	set_nx_huge_pages(round % 2 ? "force" : "off");
+}
+
+/* Each change zaps all page tables of all VMs, whether or not they care. */
+TEST_F_TIMEOUT(savic_traffic, nx_huge_pages, TIMEOUT_SECS)
+{
+	char old[16] = "";
+	FILE *f;
+
+	f = fopen(NX_HUGE_PAGES, "r+");
+	if (!f || !fgets(old, sizeof(old), f))
+		SKIP(return, NX_HUGE_PAGES " isn't writable");
+	fclose(f);
+	hammer(&self->t, toggle_nx_huge_pages);
+	set_nx_huge_pages(old);
+}
+
+/* Interrupts by irqfd, to another vCPU each time. */
+static void reroute(struct test_vm *t, u32 round)
+{
+	struct kvm_irq_routing *routing = kvm_gsi_routing_create();
+	u32 target = round % NR_VCPUS, nr = READ_ONCE(shared->nr_extra[target]);
+	u64 one = 1;
+
+	routing->nr = 1;
+	routing->entries[0] = (struct kvm_irq_routing_entry) {
+		.gsi = MSI_GSI,
+		.type = KVM_IRQ_ROUTING_MSI,
+		.u.msi = { .address_lo = APIC_DEFAULT_GPA | target << 12, .data = EXTRA_VECTOR },
+	};
+	kvm_gsi_routing_write(t->vm, routing);
+	TEST_ASSERT(write(t->irqfd, &one, sizeof(one)) == sizeof(one),
+		    "Writing to the irqfd failed, errno %d", errno);
+	while (READ_ONCE(shared->nr_extra[target]) == nr)
+		usleep(50);
+	TEST_ASSERT_EQ(READ_ONCE(shared->nr_extra[target]), nr + 1);
+}
+
+TEST_F_TIMEOUT(savic_traffic, rerouted, TIMEOUT_SECS)
+{
+	self->t.irqfd = kvm_new_eventfd();
+	kvm_assign_irqfd(self->t.vm, MSI_GSI, self->t.irqfd);
+	hammer(&self->t, reroute);
+	close(self->t.irqfd);
+}
+
 /* As for a snapshot or a migration, but with something new on its way in between. */
 static void save_and_restore(struct kvm_vcpu *vcpu)
 {
@@ -287,7 +350,7 @@ static void save_and_restore(struct kvm_vcpu *vcpu)
 	savic_send_msi(vcpu->vm, vcpu->id, APIC_DM_NMI);
 	vcpu_mp_state_get(vcpu, &mp_state);
 	vcpu_events_get(vcpu, &events);
-	savic_send_msi(vcpu->vm, vcpu->id, PAUSED_VECTOR);
+	savic_send_msi(vcpu->vm, vcpu->id, EXTRA_VECTOR);
 	vcpu_events_set(vcpu, &events);
 	vcpu_mp_state_set(vcpu, &mp_state);
 }
@@ -310,7 +373,7 @@ static void pause_all(struct test_vm *t, u32 round)
 
 	for (i = 0; i < NR_VCPUS; i++) {
 		while (READ_ONCE(shared->nr_nmis[i]) < round ||
-		       READ_ONCE(shared->nr_paused_msis[i]) < round)
+		       READ_ONCE(shared->nr_extra[i]) < round)
 			usleep(50);
 	}
 }
@@ -329,7 +392,7 @@ TEST_F_TIMEOUT(savic_traffic, paused, TIMEOUT_SECS)
 	hammer(&self->t, pause_all);
 	for (i = 0; i < NR_VCPUS; i++) {
 		EXPECT_EQ(shared->nr_nmis[i], NR_ROUNDS);
-		EXPECT_EQ(shared->nr_paused_msis[i], NR_ROUNDS);
+		EXPECT_EQ(shared->nr_extra[i], NR_ROUNDS);
 	}
 }
 

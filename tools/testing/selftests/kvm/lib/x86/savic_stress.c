@@ -363,7 +363,8 @@ void savic_stress_setup(struct kvm_vm *vm, struct kvm_vcpu *vcpus[NR_VCPUS], u32
 /* How often the handler may have run, given what was sent. */
 static void expected(u32 vcpu, u8 vector, u32 *min, u32 *max)
 {
-	*min = *max = READ_ONCE(books->sent[vcpu][vector]);
+	*min = READ_ONCE(books->sent[vcpu][vector]);
+	*max = *min;
 
 	switch (vector) {
 	case BURST_VECTOR:
@@ -374,7 +375,8 @@ static void expected(u32 vcpu, u8 vector, u32 *min, u32 *max)
 		*max = -1u;
 		break;
 	case DENIED_VECTOR:
-		*min = *max = 0;
+		*min = 0;
+		*max = 0;
 		break;
 	default:
 		break;
@@ -391,8 +393,8 @@ u32 savic_stress_check(void)
 			nr = nr_received(vcpu, vector);
 			if (nr >= min && nr <= max)
 				continue;
-			ksft_print_msg("vCPU %u, vector %#x: %u sent, %u to %u expected, %u received\n",
-				       vcpu, vector, books->sent[vcpu][vector], min, max, nr);
+			ksft_print_msg("vCPU %u, vector %#x: %u received of %u, not %u to %u\n",
+				       vcpu, vector, nr, books->sent[vcpu][vector], min, max);
 			bad++;
 		}
 
@@ -427,7 +429,8 @@ void savic_stress_print_totals(void)
 	u32 i, vcpu, vector, sent, received;
 
 	for (i = 0; i < ARRAY_SIZE(kinds); i++) {
-		sent = received = 0;
+		sent = 0;
+		received = 0;
 		for (vcpu = 0; vcpu < NR_VCPUS; vcpu++) {
 			for (vector = kinds[i].first; vector <= kinds[i].last; vector++) {
 				sent += books->sent[vcpu][vector];
@@ -437,7 +440,8 @@ void savic_stress_print_totals(void)
 		ksft_print_msg("%s: %u sent, %u received\n", kinds[i].name, sent, received);
 	}
 
-	sent = received = 0;
+	sent = 0;
+	received = 0;
 	for (vcpu = 0; vcpu < NR_VCPUS; vcpu++) {
 		sent += books->nmis_sent[vcpu];
 		received += books->nmis_received[vcpu];
