@@ -6,6 +6,7 @@
  */
 #include "paging.h"
 #include "rmp.h"
+#include "user.h"
 
 #define MSR_IORR_BASE0	0xc0010016
 #define MSR_IORR_MASK1	0xc0010019
@@ -266,8 +267,25 @@ static void test_guest_only(void)
 	check_raised(UD, 0, "RMPQUERY");
 }
 
+static struct rmp_state user_state;
+static void u_rmpupdate(void) { rmpupdate_raw(REGION_C, &user_state); }
+static void u_psmash(void) { psmash(REGION_C); }
+static void u_rmpread(void) { rmpread(REGION_C, &user_state); }
+
+static void test_user(void)
+{
+	section("APM3 RMPUPDATE", "RMPUPDATE, PSMASH and RMPREAD are #GP(0) above CPL 0.");
+	user_call(u_rmpupdate);
+	check_raised(GP, 0, "RMPUPDATE");
+	user_call(u_psmash);
+	check_raised(GP, 0, "PSMASH");
+	user_call(u_rmpread);
+	check_raised(GP, 0, "RMPREAD");
+}
+
 void test_main(void)
 {
+	user_map();
 	test_before();
 	enable_snp();
 	test_locks();
@@ -276,4 +294,5 @@ void test_main(void)
 	test_rmpread();
 	test_view();
 	test_guest_only();
+	test_user();
 }

@@ -5,6 +5,7 @@
  * SPDX-License-Identifier: GPL-2.0-only
  */
 #include "snp.h"
+#include "user.h"
 
 /* Guest physical, system physical and virtual addresses, 2M each */
 #define LARGE		0x21000000UL	/* assigned as 2M */
@@ -388,6 +389,23 @@ static void set_up_vmpl1(struct snp_vcpu *vcpu, int n)
 	*(u8 *)vmsa_field(vcpu->vmsa, 0x0ca) = 1;
 }
 
+static u64 user_page;
+static void u_pvalidate(void) { bool cf; pvalidate(user_page, 0, 1, &cf); }
+static void u_rmpadjust(void) { rmpadjust(user_page, 0, 0x101); }
+static void u_rmpquery(void) { u64 size = 0, attrs = 1; rmpquery(user_page, &size, &attrs); }
+
+static void g_user(u64 page)
+{
+	user_page = page;
+	user_call(u_pvalidate);
+	guest_check_eq(ex_vector, GP, "PVALIDATE");
+	user_call(u_rmpadjust);
+	guest_check_eq(ex_vector, GP, "RMPADJUST");
+	user_call(u_rmpquery);
+	guest_check_eq(ex_vector, GP, "RMPQUERY");
+	guest_check_eq(ex_error, 0, "with error code 0");
+}
+
 void test_main(void)
 {
 	u64 value;
@@ -420,6 +438,8 @@ void test_main(void)
 	run(&v, g_pvalidate, SMALL);
 	section("APM3 RMPADJUST", "RMPADJUST changes rights of a numerically higher VMPL; RMPQUERY reads them.");
 	run(&v, g_rmpadjust, SMALL);
+	section("APM3 PVALIDATE", "PVALIDATE, RMPADJUST and RMPQUERY are #GP(0) above CPL 0.");
+	run(&v, g_user, SMALL);
 	section("APM2 15.34.5", "The C-bit chooses between private and shared for data; fetches and page tables are always private.");
 	run(&v, g_shared, SMALL + 0x2000);
 	run(&v, g_fetch, SMALL + 0x2000);

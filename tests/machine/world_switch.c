@@ -11,6 +11,8 @@
 #define MSR_LSTAR		0xc0000082
 #define MSR_PAT			0x277
 
+#define MSR_ICR			0x830
+#define EXIT_SMI		0x62
 #define EXIT_IO			0x7b
 #define EXIT_PAUSE		0x77
 #define EXIT_EFER_TRAP		0x8f
@@ -749,6 +751,23 @@ static void test_windows(void)
 	v.vmcb->int_ctl = int_ctl;
 }
 
+/* While GIF is clear, so that the processor holds it until VMRUN */
+static void send_smi(void)
+{
+	asm volatile("clgi");
+	wrmsr(MSR_ICR, (u64)apic_id() << 32 | 2 << 8);
+}
+
+static void test_smi(void)
+{
+	section("APM2 15.35.11", "SMI in a SEV-ES guest is an automatic exit, intercepted or not; it waits for STGI.");
+	apic_id();
+	send_smi();
+	shared->fn[0] = g_nmi;
+	check_eq(snp_run(&v), EXIT_SMI, "SMI");
+	check(snp_run(&v) == EXIT_VMGEXIT && !shared->fn[0], "and on, without it");
+}
+
 static void test_exits(void)
 {
 	u64 npte = *snp_npt(IMAGE + 0x1ff000);
@@ -862,6 +881,7 @@ void test_main(void)
 	test_injection();
 	test_alternate();
 	test_windows();
+	test_smi();
 	test_exits();
 	test_debug();
 	/* On the stack of the first guest, which ends here */
