@@ -95,6 +95,21 @@ TEST_F(savic_api, vcpu_ioctls)
 	EXPECT_EQ(events.nmi.pending, 0);
 }
 
+/* Without a PIC in the kernel, the ioctl is for ExtINT. */
+TEST(split_interrupt)
+{
+	struct kvm_interrupt irq = { .irq = VECTOR };
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+
+	vm = __vm_savic_create(1, guest_code, &vcpu, true, 0);
+	vm_sev_launch(vm, snp_default_policy(), NULL);
+	EXPECT_TRUE(savic_vcpu_run(vcpu));
+	expect_errno(__vcpu_ioctl(vcpu, KVM_INTERRUPT, &irq), ENXIO);
+	EXPECT_FALSE(savic_vcpu_run(vcpu));
+	kvm_vm_free(vm);
+}
+
 /* Reinjection waits for EOIs that KVM doesn't see. */
 TEST_F(savic_api, pit)
 {

@@ -367,7 +367,7 @@ TEST_F_TIMEOUT(savic_irq, ioapic_level_denied, TIMEOUT_SECS)
 	EXPECT_FALSE(savic_vcpu_run(vcpu));
 }
 
-/* Neither delivered, nor a reason to run a halted vCPU. */
+/* Neither delivered, nor taken from the PIC, nor a reason to run a halted vCPU. */
 TEST_F_TIMEOUT(savic_irq, extint, TIMEOUT_SECS)
 {
 	struct kvm_vcpu *vcpu = self->t.vcpus[0];
@@ -381,6 +381,7 @@ TEST_F_TIMEOUT(savic_irq, extint, TIMEOUT_SECS)
 	savic_wait_until_blocked(vcpu);
 	savic_send_msi(self->t.vm, 0, STOP_VECTOR);
 	pthread_join(thread, NULL);
+	EXPECT_EQ(vcpu_get_stat(vcpu, irq_injections), 0);
 }
 
 TEST_F_TIMEOUT(savic_irq, nmi, TIMEOUT_SECS)

@@ -28,6 +28,7 @@
 #define NR_ROUNDS	300
 /* With two vCPUs, neither of which ever sleeps, the host is slower. */
 #define NR_SHARED_ROUNDS 30
+#define NR_MOVES	20
 #define NR_RACERS	3
 
 /* Long enough to get the vCPU into the guest, mostly. */
@@ -94,7 +95,7 @@ static void guest_other_page(void)
 	GUEST_FAIL("The page that isn't registered is mapped");
 }
 
-/* As guest_busy(), on two pages in turn.  Only one of them is where the library looks. */
+/* On two pages in turn.  Only one of them is where the library looks. */
 static u32 nr_moved_irqs;
 
 static void moved_handler(struct ex_regs *regs)
@@ -109,12 +110,7 @@ static void guest_moves(void)
 	u32 i;
 
 	savic_enable();
-	GUEST_SYNC(page[0]);
-	for (i = 1; i <= NR_ROUNDS; i++) {
-		wrmsr(X2APIC_MSR(APIC_SELF_IPI), SELF_VECTOR);
-		sti_nop_cli();
-		GUEST_ASSERT_EQ(READ_ONCE(nr_moved_irqs), i);
-
+	for (i = 1; i <= NR_MOVES; i++) {
 		/* With or without taking the old one back. */
 		wrmsr(MSR_AMD64_SAVIC_CONTROL, 0);
 		if (i % 3) {
@@ -125,6 +121,11 @@ static void guest_moves(void)
 		GUEST_ASSERT_EQ(savic_register_page(SVM_VMGEXIT_SAVIC_SELF_GPA, page[i % 2], NULL),
 				GHCB_OK);
 		wrmsr(MSR_AMD64_SAVIC_CONTROL, page[i % 2] | MSR_AMD64_SAVIC_EN);
+
+		GUEST_SYNC(page[i % 2]);
+		wrmsr(X2APIC_MSR(APIC_SELF_IPI), SELF_VECTOR);
+		sti_nop_cli();
+		GUEST_ASSERT_EQ(READ_ONCE(nr_moved_irqs), i);
 	}
 	GUEST_DONE();
 }
@@ -394,23 +395,19 @@ TEST_F_TIMEOUT(savic_page, unassigned, TIMEOUT_SECS)
 	run_to_not_restartable(t->vcpu);
 }
 
+/* Each page is zapped right after it was registered, and has been mapped. */
 TEST_F_TIMEOUT(savic_page, moved, TIMEOUT_SECS)
 {
 	struct test_vm *t = &self->t;
-	pthread_t thread;
-	u8 *hva;
+	int i;
 
 	savic_set_pages(t->vm, vm_alloc_pages(t->vm, 2), 2);
 	vm_install_exception_handler(t->vm, SELF_VECTOR, moved_handler);
-	launch(t, guest_moves);
-	hva = addr_gpa2hva(t->vm, t->page);
-	pthread_create(&thread, NULL, savic_vcpu_thread, t->vcpu);
-	while (pthread_tryjoin_np(thread, NULL)) {
-		/* One after the other, whichever it uses. */
-		zap_page(hva);
-		zap_page(hva + PAGE_SIZE);
-		usleep(50);
-	}
+	vcpu_arch_set_entry_point(t->vcpu, guest_moves);
+	vm_sev_launch(t->vm, snp_default_policy(), NULL);
+	for (i = 0; i < NR_MOVES; i++)
+		zap_page(addr_gpa2hva(t->vm, run_to_page(t->vcpu)));
+	EXPECT_FALSE(savic_vcpu_run(t->vcpu));
 }
 
 static struct kvm_vm *create_vm(u32 nr_vcpus, struct kvm_vcpu *vcpus[])
