@@ -79,6 +79,9 @@ enum savic_notify {
 #define CREATE_TRACE_POINTS
 #include "savic_trace.h"
 
+/* Counts the vCPUs in Secure AVIC mode, see savic_active(). */
+DEFINE_STATIC_KEY_FALSE(savic_used);
+
 /* enable/disable Secure AVIC for SEV-SNP guests that ask for it */
 static bool __ro_after_init secure_avic = true;
 module_param(secure_avic, bool, 0444);
@@ -88,8 +91,9 @@ module_param(secure_avic, bool, 0444);
 
 /**
  * savic_hardware_setup - decide whether KVM can offer Secure AVIC
+ * @snp_enabled: KVM offers SNP VMs
  *
- * Called once at module load, after SEV-SNP support is known.
+ * Called once at module load.
  *
  * The doorbell MSR is part of Secure AVIC, AVIC itself isn't needed.  Without
  * Idle-HLT KVM would have to let a halting vCPU sleep on an interrupt that it
@@ -98,10 +102,11 @@ module_param(secure_avic, bool, 0444);
  *
  * Return: true if SVM_SEV_FEAT_SECURE_AVIC can be offered to userspace.
  */
-bool __init savic_hardware_setup(void)
+bool __init savic_hardware_setup(bool snp_enabled)
 {
 	if (secure_avic)
-		secure_avic = boot_cpu_has(X86_FEATURE_SECURE_AVIC) &&
+		secure_avic = snp_enabled &&
+			      boot_cpu_has(X86_FEATURE_SECURE_AVIC) &&
 			      boot_cpu_has(X86_FEATURE_ALLOWED_SEV_FEATURES) &&
 			      boot_cpu_has(X86_FEATURE_IDLE_HLT) &&
 			      tdp_mmu_enabled &&
@@ -363,8 +368,10 @@ static void savic_discard_irr(struct vcpu_svm *svm)
  * Called with IRQs disabled and mode IN_GUEST_MODE, nothing between here and
  * VMRUN can fail.  What hardware doesn't take, because the engine is off or
  * because VMRUN fails, stays in the VMCB for the next VMRUN.
+ *
+ * Return: 0, for the caller to return.
  */
-void savic_prepare_vmrun(struct vcpu_svm *svm)
+int savic_prepare_vmrun(struct vcpu_svm *svm)
 {
 	struct vmcb_control_area *control = &svm->vmcb->control;
 	struct savic *savic = svm->savic;
@@ -399,7 +406,7 @@ void savic_prepare_vmrun(struct vcpu_svm *svm)
 		trace_kvm_savic_nmi(&svm->vcpu);
 
 	if (savic_no_vectors(savic->pending))
-		return;
+		return 0;
 
 	for (i = 0; i < ARRAY_SIZE(savic->pending); i++) {
 		if (!READ_ONCE(savic->pending[i]))
@@ -415,13 +422,14 @@ void savic_prepare_vmrun(struct vcpu_svm *svm)
 
 	svm->vcpu.stat.savic_irr_requests++;
 	trace_kvm_savic_request_irr(&svm->vcpu, control->requested_irr);
+	return 0;
 }
 
 /**
  * savic_complete_vmrun - see what hardware took
  * @svm: the vCPU that just left the guest on this CPU
  *
- * Called with IRQs disabled.  VMRUN clears UPDATE_IRR, REQUESTED_IRR and
+ * Called with IRQs and GIF disabled.  VMRUN clears UPDATE_IRR, REQUESTED_IRR and
  * V_NMI_PENDING when it takes them, which it does with the engine on only
  * (15.36.21.2).
  */
@@ -430,6 +438,9 @@ void savic_complete_vmrun(struct vcpu_svm *svm)
 	struct vmcb_control_area *control = &svm->vmcb->control;
 	struct kvm_vcpu *vcpu = &svm->vcpu;
 	struct savic *savic = svm->savic;
+
+	/* Hardware itself completes the delivery of an interrupted event. */
+	control->exit_int_info &= ~SVM_EXITINTINFO_VALID;
 
 	/* With the engine off a request may wait for many VMRUNs, say so once. */
 	if (savic->irr_new || (savic->irr_in_flight && !control->update_irr))
@@ -676,9 +687,8 @@ static bool savic_may_retry(struct savic *savic)
 	return false;
 }
 
-/**
- * savic_handle_idle_hlt - the vCPU halted with nothing pending in its APIC
- * @vcpu: the vCPU, its new MP state is already set
+/*
+ * The vCPU halted with nothing pending in its APIC.  Its new MP state is already set.
  *
  * If the last VMRUN took nothing, then the engine was off at that time, but the
  * guest may have turned it on since, and halted.  So have another look, at
@@ -696,7 +706,7 @@ static bool savic_may_retry(struct savic *savic)
  *
  * Return: as for exit handlers.
  */
-int savic_handle_idle_hlt(struct kvm_vcpu *vcpu)
+static int savic_handle_idle_hlt(struct kvm_vcpu *vcpu)
 {
 	struct vcpu_svm *svm = to_svm(vcpu);
 	DECLARE_BITMAP(taken, KVM_NR_INTERRUPTS);
@@ -726,6 +736,23 @@ int savic_handle_idle_hlt(struct kvm_vcpu *vcpu)
 	}
 
 	return savic_send_eois(vcpu);
+}
+
+/**
+ * savic_handle_hlt - the vCPU halted
+ * @vcpu: the vCPU, which had a VMEXIT_HLT or VMEXIT_IDLE_HLT
+ *
+ * Return: as for exit handlers.
+ */
+int savic_handle_hlt(struct kvm_vcpu *vcpu)
+{
+	int r = kvm_emulate_halt(vcpu);
+
+	/* Only Idle-HLT says that hardware found nothing pending. */
+	if (r > 0 && to_svm(vcpu)->vmcb->control.exit_code == SVM_EXIT_IDLE_HLT)
+		return savic_handle_idle_hlt(vcpu);
+
+	return r;
 }
 
 /**
@@ -957,7 +984,7 @@ int savic_handle_npf(struct kvm_vcpu *vcpu)
 
 	vcpu_unimpl(vcpu,
 		    "Secure AVIC: fault on GPA 0x%llx can't be restarted, backing page is 0x%llx\n",
-		    control->exit_info_2, to_svm(vcpu)->savic->gpa);
+		    control->exit_info_2, READ_ONCE(to_svm(vcpu)->savic->gpa));
 	kvm_prepare_unexpected_reason_exit(vcpu, control->exit_code);
 	return 0;
 }
@@ -1013,6 +1040,42 @@ void savic_page_lost(struct kvm_vcpu *vcpu)
 		kvm_make_request(KVM_REQ_LOAD_PROTECTED_APIC_PAGE, vcpu);
 }
 
+/*
+ * If the page is part of a 2M page then split that before the page is used.  KVM does
+ * so sooner or later, when the guest asks for another part of it, and the RMP entry and
+ * the mapping differ in size between PSMASH and the zap: a fault on the backing page,
+ * from which hardware can't recover.  RMP entries that are assigned don't grow.
+ *
+ * guest_memfd has no such pages yet.
+ *
+ * Return: 0, also if there is no page to be split, -EIO if PSMASH fails.
+ */
+static int savic_split_page(struct kvm *kvm, gfn_t gfn)
+{
+	struct kvm_memory_slot *slot = gfn_to_memslot(kvm, gfn);
+	struct page *page;
+	bool assigned;
+	int level, r = 0;
+	kvm_pfn_t pfn;
+
+	if (!kvm_mem_is_private(kvm, gfn) || !kvm_slot_has_gmem(slot) ||
+	    kvm_gmem_get_pfn(kvm, slot, gfn, &pfn, &page, NULL))
+		return 0;
+
+	if (!snp_lookup_rmpentry(pfn, &assigned, &level) && assigned &&
+	    level > PG_LEVEL_4K) {
+		/* Another vCPU may just have done the same. */
+		if (snp_rmptable_psmash(pfn) &&
+		    (snp_lookup_rmpentry(pfn, &assigned, &level) || level > PG_LEVEL_4K))
+			r = -EIO;
+
+		kvm_zap_gfn_range(kvm, gfn, gfn + 1);
+	}
+
+	kvm_release_page_unused(page);
+	return r;
+}
+
 /**
  * savic_load_page - map the registered backing page, if there is one
  * @vcpu: the loaded vCPU, which services KVM_REQ_LOAD_PROTECTED_APIC_PAGE
@@ -1038,7 +1101,9 @@ int savic_load_page(struct kvm_vcpu *vcpu)
 	if (!VALID_PAGE(gpa))
 		return 1;
 
-	r = kvm_tdp_try_map_private(vcpu, gpa);
+	r = savic_split_page(vcpu->kvm, gpa_to_gfn(gpa));
+	if (!r)
+		r = kvm_tdp_try_map_private(vcpu, gpa);
 	trace_kvm_savic_load_page(vcpu, gpa, r);
 	if (!r) {
 		vcpu->stat.savic_page_loads++;
@@ -1182,6 +1247,7 @@ int savic_vcpu_create(struct kvm_vcpu *vcpu)
 	if (!svm->savic)
 		return -ENOMEM;
 
+	static_branch_inc(&savic_used);
 	svm->savic->vcpu = vcpu;
 	svm->savic->gpa = INVALID_PAGE;
 	hrtimer_setup(&svm->savic->retry_timer, savic_retry_timer_fn,
@@ -1209,6 +1275,7 @@ void savic_vcpu_free(struct kvm_vcpu *vcpu)
 	savic_set_page(vcpu, INVALID_PAGE);
 	kfree(svm->savic);
 	svm->savic = NULL;
+	static_branch_dec(&savic_used);
 }
 
 static void savic_show_vectors(struct seq_file *m, const char *name,

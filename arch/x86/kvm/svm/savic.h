@@ -97,12 +97,18 @@ struct savic {
 };
 
 #ifdef CONFIG_KVM_AMD_SEV
+DECLARE_STATIC_KEY_FALSE(savic_used);
+
+/*
+ * True if the vCPU is in Secure AVIC mode.  Costs other guests next to nothing
+ * as long as no such vCPU exists.
+ */
 static __always_inline bool savic_active(struct kvm_vcpu *vcpu)
 {
-	return to_svm(vcpu)->savic;
+	return static_branch_unlikely(&savic_used) && to_svm(vcpu)->savic;
 }
 
-bool __init savic_hardware_setup(void);
+bool __init savic_hardware_setup(bool snp_enabled);
 bool savic_enabled_for_vm(struct kvm *kvm);
 int savic_vm_init(struct kvm *kvm);
 
@@ -119,12 +125,12 @@ void savic_deliver_interrupt(struct kvm_vcpu *vcpu, int trig_mode, int vector);
 bool savic_interrupt_blocked(struct kvm_vcpu *vcpu);
 bool savic_nmi_allowed(struct kvm_vcpu *vcpu);
 bool savic_has_interrupt(struct kvm_vcpu *vcpu);
-void savic_prepare_vmrun(struct vcpu_svm *svm);
+int savic_prepare_vmrun(struct vcpu_svm *svm);
 void savic_complete_vmrun(struct vcpu_svm *svm);
 
 int savic_handle_vmgexit(struct kvm_vcpu *vcpu);
 int savic_handle_msr_vmgexit(struct kvm_vcpu *vcpu);
-int savic_handle_idle_hlt(struct kvm_vcpu *vcpu);
+int savic_handle_hlt(struct kvm_vcpu *vcpu);
 int savic_handle_npf(struct kvm_vcpu *vcpu);
 
 void savic_invalidate_range(struct kvm *kvm, gfn_t start, gfn_t end);
@@ -140,9 +146,8 @@ static inline void savic_deliver_interrupt(struct kvm_vcpu *vcpu, int trig_mode,
 					   int vector) {}
 static inline bool savic_interrupt_blocked(struct kvm_vcpu *vcpu) { return false; }
 static inline bool savic_nmi_allowed(struct kvm_vcpu *vcpu) { return false; }
-static inline void savic_prepare_vmrun(struct vcpu_svm *svm) {}
 static inline void savic_complete_vmrun(struct vcpu_svm *svm) {}
-static inline int savic_handle_idle_hlt(struct kvm_vcpu *vcpu) { return 1; }
+static inline int savic_handle_hlt(struct kvm_vcpu *vcpu) { return 1; }
 static inline int savic_handle_npf(struct kvm_vcpu *vcpu) { return 1; }
 static inline void savic_page_lost(struct kvm_vcpu *vcpu) {}
 #endif

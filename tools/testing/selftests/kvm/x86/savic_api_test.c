@@ -51,6 +51,7 @@ static void __expect_errno(int ret, const char *call, int expected)
 static void check_vcpu_ioctls(struct kvm_vcpu *vcpu)
 {
 	struct kvm_enable_cap synic = { .cap = KVM_CAP_HYPERV_SYNIC };
+	struct kvm_enable_cap synic2 = { .cap = KVM_CAP_HYPERV_SYNIC2 };
 	struct kvm_interrupt irq = { .irq = 0x41 };
 	struct kvm_lapic_state lapic = {};
 
@@ -59,6 +60,8 @@ static void check_vcpu_ioctls(struct kvm_vcpu *vcpu)
 	expect_errno(__vcpu_ioctl(vcpu, KVM_INTERRUPT, &irq), ENXIO);
 	if (kvm_has_cap(KVM_CAP_HYPERV_SYNIC))
 		expect_errno(__vcpu_ioctl(vcpu, KVM_ENABLE_CAP, &synic), EINVAL);
+	if (kvm_has_cap(KVM_CAP_HYPERV_SYNIC2))
+		expect_errno(__vcpu_ioctl(vcpu, KVM_ENABLE_CAP, &synic2), EINVAL);
 }
 
 TEST_F(savic_api, vcpu_ioctls)
@@ -95,18 +98,70 @@ TEST_F(savic_api, vcpu_ioctls)
 	EXPECT_EQ(events.nmi.pending, 0);
 }
 
-/* Without a PIC in the kernel, the ioctl is for ExtINT. */
-TEST(split_interrupt)
+/* Without a PIC in the kernel, KVM_INTERRUPT depends on the APIC only. */
+TEST(split_irqchip)
 {
-	struct kvm_interrupt irq = { .irq = VECTOR };
 	struct kvm_vcpu *vcpu;
-	struct kvm_vm *vm;
+	struct kvm_vm *vm = __vm_savic_create(1, guest_code, &vcpu, true, 0);
 
-	vm = __vm_savic_create(1, guest_code, &vcpu, true, 0);
+	check_vcpu_ioctls(vcpu);
 	vm_sev_launch(vm, snp_default_policy(), NULL);
+	check_vcpu_ioctls(vcpu);
 	EXPECT_TRUE(savic_vcpu_run(vcpu));
-	expect_errno(__vcpu_ioctl(vcpu, KVM_INTERRUPT, &irq), ENXIO);
+	check_vcpu_ioctls(vcpu);
 	EXPECT_FALSE(savic_vcpu_run(vcpu));
+	kvm_vm_free(vm);
+}
+
+/* There is nothing by which the state of an APIC could be moved or shared. */
+TEST_F(savic_api, move_and_copy)
+{
+	struct kvm_vm *dst = vm_create_barebones_type(KVM_X86_SNP_VM);
+	struct kvm_enable_cap cap = { .args = { self->vm->fd } };
+
+	vm_sev_launch(self->vm, snp_default_policy(), NULL);
+
+	cap.cap = KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM;
+	expect_errno(__vm_ioctl(dst, KVM_ENABLE_CAP, &cap), EINVAL);
+	cap.cap = KVM_CAP_VM_COPY_ENC_CONTEXT_FROM;
+	expect_errno(__vm_ioctl(dst, KVM_ENABLE_CAP, &cap), EINVAL);
+	kvm_vm_free(dst);
+
+	EXPECT_TRUE(savic_vcpu_run(self->vcpu));
+	EXPECT_FALSE(savic_vcpu_run(self->vcpu));
+}
+
+/* Hardware can't have both, and KVM knows nothing of the former (15.36.21.2). */
+TEST(injection_modes)
+{
+	const u64 modes[] = { BIT_ULL(3) /* Restricted */, BIT_ULL(4) /* Alternate */ };
+	struct kvm_sev_init init = {};
+	struct kvm_vm *vm = vm_create_barebones_type(KVM_X86_SNP_VM);
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(modes); i++) {
+		init.vmsa_features = SVM_SEV_FEAT_SECURE_AVIC | modes[i];
+		expect_errno(__vm_sev_ioctl(vm, KVM_SEV_INIT2, &init), EINVAL);
+	}
+
+	init.vmsa_features = SVM_SEV_FEAT_SECURE_AVIC;
+	vm_sev_ioctl(vm, KVM_SEV_INIT2, &init);
+
+	/* It can't be lost afterwards. */
+	init.vmsa_features = 0;
+	expect_errno(__vm_sev_ioctl(vm, KVM_SEV_INIT2, &init), EPERM);
+	kvm_vm_free(vm);
+}
+
+/* vCPUs that exist already can't be changed to Secure AVIC mode. */
+TEST(vcpu_before_init)
+{
+	struct kvm_sev_init init = { .vmsa_features = SVM_SEV_FEAT_SECURE_AVIC };
+	struct kvm_vm *vm = vm_create_barebones_type(KVM_X86_SNP_VM);
+
+	vm_ioctl(vm, KVM_CREATE_IRQCHIP, NULL);
+	EXPECT_LE(0, __vm_ioctl(vm, KVM_CREATE_VCPU, (void *)0));
+	expect_errno(__vm_sev_ioctl(vm, KVM_SEV_INIT2, &init), EINVAL);
 	kvm_vm_free(vm);
 }
 

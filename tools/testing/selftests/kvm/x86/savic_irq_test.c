@@ -32,6 +32,7 @@
 #define STOP_VECTOR		0x51
 
 /* By the default routing, GSI n is pin n, and of no PIC from 16 on. */
+#define RTC_GSI			8
 #define EDGE_GSI		18
 #define LEVEL_GSI		20
 
@@ -41,11 +42,13 @@
 /* Only to end a test that hangs. */
 #define TIMEOUT_SECS		240
 
+static u32 edge_gsi = EDGE_GSI;
+
 /* To vCPU 0, physical. */
 static void ioapic_setup(void)
 {
-	ghcb_ioapic_write(IOAPIC_REDIR(EDGE_GSI) + 1, 0);
-	ghcb_ioapic_write(IOAPIC_REDIR(EDGE_GSI), EDGE_VECTOR);
+	ghcb_ioapic_write(IOAPIC_REDIR(edge_gsi) + 1, 0);
+	ghcb_ioapic_write(IOAPIC_REDIR(edge_gsi), EDGE_VECTOR);
 	ghcb_ioapic_write(IOAPIC_REDIR(LEVEL_GSI) + 1, 0);
 	ghcb_ioapic_write(IOAPIC_REDIR(LEVEL_GSI), IOAPIC_LEVEL | LEVEL_VECTOR);
 }
@@ -310,6 +313,25 @@ TEST_F_TIMEOUT(savic_irq, ioapic_edge, TIMEOUT_SECS)
 	while (savic_vcpu_run(self->t.vcpus[0])) {
 		kvm_irq_line(self->t.vm, EDGE_GSI, 1);
 		kvm_irq_line(self->t.vm, EDGE_GSI, 0);
+	}
+}
+
+/* KVM would wait for EOIs of the RTC, and report what comes before as coalesced. */
+TEST_F_TIMEOUT(savic_irq, ioapic_rtc, TIMEOUT_SECS)
+{
+	struct kvm_irq_level line = { .irq = RTC_GSI };
+
+	edge_gsi = RTC_GSI;
+	sync_global_to_guest(self->t.vm, edge_gsi);
+	launch(&self->t, guest_edge);
+	while (savic_vcpu_run(self->t.vcpus[0])) {
+		line.level = 1;
+		vm_ioctl(self->t.vm, KVM_IRQ_LINE_STATUS, &line);
+		EXPECT_GT(line.status, 0);
+		line.irq = RTC_GSI;
+		line.level = 0;
+		vm_ioctl(self->t.vm, KVM_IRQ_LINE_STATUS, &line);
+		line.irq = RTC_GSI;
 	}
 }
 

@@ -296,13 +296,14 @@ static void guest_control_msr(void)
 
 static void guest_no_savic(void)
 {
-	u64 val;
+	u64 val, error;
 
 	GUEST_ASSERT(!(rdmsr(MSR_AMD64_SEV) & MSR_AMD64_SNP_SECURE_AVIC));
 	GUEST_ASSERT_EQ(rdmsr_safe(MSR_AMD64_SAVIC_CONTROL, &val), GP_VECTOR);
 	GUEST_ASSERT_EQ(wrmsr_safe(MSR_AMD64_SAVIC_CONTROL, 0), GP_VECTOR);
-	GUEST_ASSERT_EQ(savic_register_page(SVM_VMGEXIT_SAVIC_SELF_GPA, 0, NULL),
+	GUEST_ASSERT_EQ(savic_register_page(SVM_VMGEXIT_SAVIC_SELF_GPA, 0, &error),
 			GHCB_MALFORMED);
+	GUEST_ASSERT_EQ(error, (u64)GHCB_ERR_INVALID_EVENT);
 	GUEST_DONE();
 }
 
@@ -341,6 +342,54 @@ static void guest_register(void)
 	wrmsr(X2APIC_MSR(APIC_SELF_IPI), ALLOWED_VECTOR);
 	sti_nop_cli();
 	GUEST_ASSERT_EQ(savic_nr_irqs(0, ALLOWED_VECTOR), 1u);
+	GUEST_DONE();
+}
+
+static void assert_refused(u64 exit_code, u64 exit_info_1, u32 valid, u64 error)
+{
+	struct ghcb_request req = {
+		.exit_code = exit_code,
+		.exit_info_1 = exit_info_1,
+		.reg[GHCB_RAX] = SVM_VMGEXIT_SAVIC_SELF_GPA,
+		.reg[GHCB_RBX] = savic_page_gpa(0),
+		.reg[GHCB_RCX] = X2APIC_MSR(APIC_EOI),
+		.valid = valid,
+	};
+
+	GUEST_ASSERT_EQ(ghcb_vmgexit(&req), GHCB_MALFORMED);
+	GUEST_ASSERT_EQ(req.exit_info_2, error);
+}
+
+/* Each error code of requests that lack something, or ask for what there isn't. */
+static void guest_malformed(void)
+{
+	const u32 rax = BIT(GHCB_RAX), rbx = BIT(GHCB_RBX);
+	const u32 msr = BIT(GHCB_RAX) | BIT(GHCB_RCX) | BIT(GHCB_RDX);
+
+	/* Nothing is registered yet. */
+	assert_refused(SVM_VMGEXIT_SAVIC, SVM_VMGEXIT_SAVIC_UNREGISTER_GPA, rax,
+		       GHCB_ERR_INVALID_INPUT);
+	assert_refused(SVM_VMGEXIT_SAVIC, SVM_VMGEXIT_SAVIC_REGISTER_GPA, rbx,
+		       GHCB_ERR_MISSING_INPUT);
+	assert_refused(SVM_VMGEXIT_SAVIC, SVM_VMGEXIT_SAVIC_REGISTER_GPA, rax,
+		       GHCB_ERR_MISSING_INPUT);
+	assert_refused(SVM_VMGEXIT_SAVIC, SVM_VMGEXIT_SAVIC_UNREGISTER_GPA, 0,
+		       GHCB_ERR_MISSING_INPUT);
+	assert_refused(SVM_VMGEXIT_SAVIC, SVM_VMGEXIT_SAVIC_UNREGISTER_GPA + 1, rax | rbx,
+		       GHCB_ERR_INVALID_INPUT);
+
+	/* The EOI register takes nothing but zero, which RAX isn't. */
+	savic_enable();
+	assert_refused(SVM_EXIT_MSR, 1, msr, GHCB_ERR_INVALID_INPUT);
+	assert_refused(SVM_EXIT_MSR, 1, msr & ~rax, GHCB_ERR_MISSING_INPUT);
+
+	/* A register that the guest has to access by MSR, and EOI can't be read. */
+	assert_refused(SVM_EXIT_AVIC_UNACCELERATED_ACCESS, BIT_ULL(32) | APIC_LVTT, 0,
+		       GHCB_ERR_INVALID_INPUT);
+	assert_refused(SVM_EXIT_AVIC_UNACCELERATED_ACCESS, APIC_EOI, 0,
+		       GHCB_ERR_INVALID_INPUT);
+	assert_refused(SVM_EXIT_AVIC_INCOMPLETE_IPI, APIC_DM_INIT, 0,
+		       GHCB_ERR_INVALID_INPUT);
 	GUEST_DONE();
 }
 
@@ -484,6 +533,17 @@ TEST_F_TIMEOUT(savic, register_backing_page, TIMEOUT_SECS)
 {
 	launch(&self->t, guest_register, NULL);
 	EXPECT_FALSE(savic_vcpu_run(self->t.vcpus[0]));
+}
+
+TEST_F_TIMEOUT(savic, malformed, TIMEOUT_SECS)
+{
+	struct kvm_vcpu *vcpu = self->t.vcpus[0];
+
+	launch(&self->t, guest_malformed, NULL);
+	EXPECT_FALSE(savic_vcpu_run(vcpu));
+
+	/* Three lack what other VMGEXITs may lack, too, and aren't counted. */
+	EXPECT_EQ(vcpu_get_stat(vcpu, savic_refused_vmgexits), 7);
 }
 
 TEST_F_TIMEOUT(savic, bad_msrs, TIMEOUT_SECS)
