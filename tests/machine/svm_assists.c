@@ -63,6 +63,7 @@ GUEST(g_nop, "nop");
 GUEST(g_read_dr1, "mov %dr1, %rax");
 GUEST(g_read_dr4, ".byte 0x0f, 0x21, 0xe0");
 GUEST(g_rdtscp, "rdtscp");
+GUEST(g_pauses, "pause; pause; pause; pause");
 GUEST(g_vmgexit, "rep; vmmcall");
 
 static void start(void (*fn)(void))
@@ -210,6 +211,42 @@ static void test_order(void)
 	check_eq(ex_vector, UD, "in the host: #UD");
 }
 
+/* PAUSEs that the guest has done at its exit: two bytes each */
+static u64 pauses(void)
+{
+	svm_run(&v);
+	return (v.vmcb->rip - (u64)g_pauses) / 2;
+}
+
+static void test_pause_filter(void)
+{
+	u32 a, b, c, d;
+
+	section("APM2 15.14.4", "An intercepted PAUSE exits when it is the last of the pause filter count since VMRUN.");
+	cpuid(0x8000000a, 0, &a, &b, &c, &d);
+	check(d & BIT(10), "CPUID has PauseFilter");
+	check(!(d & BIT(12)), "but not PauseFilterThreshold");
+	start(g_pauses);
+	svm_intercept(v.vmcb, EXIT_PAUSE, true);
+	v.vmcb->pause_filter_count = 3;
+	check_eq(pauses(), 2, "count 3: exit at the third");
+	check_eq(v.vmcb->exit_code, EXIT_PAUSE, "PAUSE");
+	check_eq(v.vmcb->pause_filter_count, 3, "the VMCB's count is not changed");
+	check_eq(pauses(), 4, "VMRUN loads the count again: none at the fourth");
+	check_eq(v.vmcb->exit_code, EXIT_VMMCALL, "but the guest's end");
+
+	start(g_pauses);
+	svm_intercept(v.vmcb, EXIT_PAUSE, true);
+	v.vmcb->pause_filter_count = 1;
+	check_eq(pauses(), 0, "count 1: exit at the first");
+	v.vmcb->pause_filter_count = 0;
+	v.vmcb->rip += 2;
+	check_eq(pauses(), 1, "count 0: exit at each");
+	svm_intercept(v.vmcb, EXIT_PAUSE, false);
+	v.vmcb->pause_filter_count = 2;
+	check_eq(pauses(), 4, "no intercept: no exit");
+}
+
 #define HALF			0x80000000UL
 #define TSC_OFFSET		0x123456789000UL
 
@@ -296,5 +333,6 @@ void test_main(void)
 	test_decode();
 	test_traps();
 	test_order();
+	test_pause_filter();
 	test_injection();
 }

@@ -40,6 +40,7 @@ typedef struct X86SevState {
     uint32_t asid;
     uint32_t vmpl;
     uint64_t intercept_ext;     /* VMCB intercept words 4 (31:0), 5 (63:32) */
+    uint16_t pause_filter;      /* PAUSEs from here to the one that exits */
     uint64_t vintr_ctrl;        /* VMSA 3B8h, live copy */
     uint64_t savic_control;     /* VMSA 320h, live copy */
     bool savic_page_fault;      /* a doorbell could not use the backing page */

@@ -53,7 +53,7 @@ static const struct {
         .word = FEAT_SVM,
         .always = CPUID_SVM_NPT | CPUID_SVM_LBRV | CPUID_SVM_NRIPSAVE |
                   CPUID_SVM_TSCSCALE | CPUID_SVM_FLUSHASID |
-                  CPUID_SVM_DECODEASSIST |
+                  CPUID_SVM_DECODEASSIST | CPUID_SVM_PAUSEFILTER |
                   CPUID_SVM_V_VMSAVE_VMLOAD | CPUID_SVM_VGIF |
                   CPUID_SVM_VNMI | CPUID_SVM_SVME_ADDR_CHK |
                   SVM_EDX_IDLE_HLT,

@@ -358,6 +358,8 @@ bool snp_always_intercepted(CPUX86State *env, uint32_t type);
  */
 void svm_prepare_exit(CPUX86State *env, uint64_t exit_code,
                       uint64_t exit_info_1, int insn_len);
+/* An intercepted PAUSE does not exit yet; counts it (15.14.4). */
+bool svm_pause_filtered(CPUX86State *env);
 /* INTn, INT3 and INTO at env->eip, before they are delivered. */
 void svm_check_swint(CPUX86State *env, int intno, int insn_len);
 /* EXITINFO1 of MOV to and from CR and DR. */

@@ -56,7 +56,8 @@ struct vmcb_seg {
 
 struct vmcb {
 	u32 intercept[6];		/* 000: CR, DR, exceptions, vectors 3-5 */
-	u8 res1[0x40 - 0x18];
+	u8 res1[0x3e - 0x18];
+	u16 pause_filter_count;		/* 03E */
 	u64 iopm, msrpm;		/* 040 */
 	u64 tsc_offset;
 	u32 asid;

@@ -1,7 +1,8 @@
 /*
  * What newer SVM adds to VMRUN and #VMEXIT and stock TCG leaves out: next RIP
  * and decode assists (APM vol. 2, 15.7.1, 15.8.4), soft interrupt injection
- * with the next RIP (15.20), traps after register writes (15.9, 15.35.10)
+ * with the next RIP (15.20), traps after register writes (15.9, 15.35.10), the
+ * pause filter (15.14.4)
  *
  * Only for machines with the SNP host model, so that all others keep what
  * their guests know.
@@ -142,6 +143,11 @@ void svm_prepare_exit(CPUX86State *env, uint64_t exit_code,
     x86_stq_phys(cs, VMCB(env, control.next_rip), next_rip);
     x86_stq_phys(cs, VMCB(env, control.insn_len), ldq_le_p(bytes));
     x86_stq_phys(cs, VMCB(env, control.insn_len) + 8, ldq_le_p(bytes + 8));
+}
+
+bool svm_pause_filtered(CPUX86State *env)
+{
+    return env->sev.pause_filter && --env->sev.pause_filter;
 }
 
 void svm_check_swint(CPUX86State *env, int intno, int insn_len)
