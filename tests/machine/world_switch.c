@@ -25,10 +25,15 @@
 #define VMSA_EFER		0x0d0
 #define VMSA_CR0		0x158
 #define VMSA_XCR0_		0x3e8
+#define VMSA_TSC_SCALE		0x2f0
+#define VMSA_TSC_OFFSET		0x2f8
 #define VMSA_TLB_ID		0x3d0
 #define VMSA_PCPU_ID		0x3d8
 #define DEBUG_VIRT		BIT(5)
+#define SECURE_TSC		BIT(9)
 #define VMGEXIT_PARAM		BIT(10)
+
+#define TSC_OFFSET		0x123456789000UL
 
 /* VMSAs whose RMP entries are wrong, each in a 2M of its own */
 #define BAD_VMSA(n)		(0x24000000UL + (n) * REGION)
@@ -354,6 +359,13 @@ static void g_peek(u64 addr)
 	shared->result[0] = *(volatile u64 *)addr;
 }
 
+static void g_tsc(u64 arg)
+{
+	shared->result[0] = rdtsc();
+	shared->result[2] = rdmsr_safe(MSR_GUEST_TSC_FREQ, (u64 *)&shared->result[1]);
+	shared->result[3] = wrmsr_safe(MSR_GUEST_TSC_FREQ, 1);
+}
+
 static void g_touch(u64 addr)
 {
 	*(volatile u8 *)addr = 1;
@@ -377,7 +389,7 @@ static void g_reflect(u64 arg)
 /* ---- The host -------------------------------------------------------------- */
 
 /* Plain; and one for each way in which a VMSA can be wrong */
-static struct snp_vcpu v, reflect, debug, param, shut_down, alternate;
+static struct snp_vcpu v, reflect, debug, param, shut_down, alternate, secure_tsc;
 static struct {
 	struct snp_vcpu v;
 	unsigned int offset;
@@ -751,6 +763,23 @@ static void test_windows(void)
 	v.vmcb->int_ctl = int_ctl;
 }
 
+static void test_secure_tsc(void)
+{
+	u64 before, after, seen;
+
+	section("APM2 15.36.18", "With Secure TSC the TSC is scaled by GUEST_TSC_SCALE (8.32 fixed point) and moved by GUEST_TSC_OFFSET, both of the VMSA.");
+	secure_tsc.vmcb->tsc_offset = 0x7777000000000000;
+	before = rdtsc();
+	check(snp_call(&secure_tsc, g_tsc, 0), "a guest with Secure TSC");
+	after = rdtsc();
+	seen = shared->result[0] - TSC_OFFSET;
+	check(seen >= before / 2 && seen <= after / 2,
+	      "0x%lx is half of 0x%lx to 0x%lx: not what the VMCB says", seen, before, after);
+	check(shared->result[2] == NO_EXCEPTION && shared->result[1],
+	      "GUEST_TSC_FREQ is there: %lu MHz", shared->result[1]);
+	check_eq(shared->result[3], GP, "and read-only");
+}
+
 /* While GIF is clear, so that the processor holds it until VMRUN */
 static void send_smi(void)
 {
@@ -865,6 +894,11 @@ void test_main(void)
 	snp_set_up(&shut_down, 5);
 	*vmsa_field(shut_down.vmsa, VMSA_SEV_FEATURES) = SNP_ACTIVE;
 	*vmsa_field(shut_down.vmsa, 0x080) = 0;		/* IDTR.limit */
+	snp_set_up(&secure_tsc, 9);
+	*vmsa_field(secure_tsc.vmsa, VMSA_SEV_FEATURES) = SNP_ACTIVE | SECURE_TSC;
+	*vmsa_field(secure_tsc.vmsa, VMSA_TSC_SCALE) = BIT(31);
+	*vmsa_field(secure_tsc.vmsa, VMSA_TSC_OFFSET) = TSC_OFFSET;
+	secure_tsc.vmcb->allowed_sev_features |= SECURE_TSC;
 	snp_set_up(&alternate, 7);
 	*vmsa_field(alternate.vmsa, VMSA_SEV_FEATURES) = SNP_ACTIVE | ALTERNATE_INJ;
 	*vmsa_field(alternate.vmsa, VMSA_EVENTINJ) = PAGE_FAULT;
@@ -882,6 +916,7 @@ void test_main(void)
 	test_alternate();
 	test_windows();
 	test_smi();
+	test_secure_tsc();
 	test_exits();
 	test_debug();
 	/* On the stack of the first guest, which ends here */
