@@ -367,7 +367,6 @@ FIXTURE_TEARDOWN(savic_source)
 static bool run(struct test_vm *t)
 {
 	struct kvm_run *run = t->vcpu->run;
-	struct ucall uc;
 	int r;
 
 	do {
@@ -377,16 +376,7 @@ static bool run(struct test_vm *t)
 			t->nr_eois[run->eoi.vector]++;
 	} while (r || run->exit_reason == KVM_EXIT_IOAPIC_EOI);
 
-	switch (get_ucall(t->vcpu, &uc)) {
-	case UCALL_SYNC:
-		return true;
-	case UCALL_DONE:
-		return false;
-	case UCALL_ABORT:
-		REPORT_GUEST_ASSERT(uc);
-	default:
-		TEST_FAIL("Unexpected exit: %s", exit_reason_str(run->exit_reason));
-	}
+	return savic_check_ucall(t->vcpu);
 }
 
 static void *run_to_end(void *t)

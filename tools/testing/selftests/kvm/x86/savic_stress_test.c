@@ -235,7 +235,6 @@ static void *source_thread(void *arg)
 static void *vcpu_thread(void *arg)
 {
 	struct kvm_vcpu *vcpu = arg;
-	struct ucall uc;
 	int r;
 
 	while ((r = __vcpu_run(vcpu))) {
@@ -244,15 +243,7 @@ static void *vcpu_thread(void *arg)
 			vcpu_ioctl(vcpu, KVM_NMI, NULL);
 	}
 
-	switch (get_ucall(vcpu, &uc)) {
-	case UCALL_DONE:
-		break;
-	case UCALL_ABORT:
-		REPORT_GUEST_ASSERT(uc);
-	default:
-		TEST_FAIL("vCPU %u: unexpected exit: %s", vcpu->id,
-			  exit_reason_str(vcpu->run->exit_reason));
-	}
+	TEST_ASSERT(!savic_check_ucall(vcpu), "Unexpected GUEST_SYNC()");
 	return NULL;
 }
 

@@ -157,7 +157,6 @@ FIXTURE_TEARDOWN(savic_traffic)
 static void *vcpu_thread(void *arg)
 {
 	struct kvm_vcpu *vcpu = arg;
-	struct ucall uc;
 
 	while (__vcpu_run(vcpu)) {
 		if (errno == EINTR) {
@@ -172,15 +171,8 @@ static void *vcpu_thread(void *arg)
 		sched_yield();
 	}
 
-	switch (get_ucall(vcpu, &uc)) {
-	case UCALL_DONE:
-		return NULL;
-	case UCALL_ABORT:
-		REPORT_GUEST_ASSERT(uc);
-	default:
-		TEST_FAIL("vCPU %u: unexpected exit: %s", vcpu->id,
-			  exit_reason_str(vcpu->run->exit_reason));
-	}
+	TEST_ASSERT(!savic_check_ucall(vcpu), "Unexpected GUEST_SYNC()");
+	return NULL;
 }
 
 static void wait_for_tokens(u32 nr)

@@ -84,12 +84,11 @@ struct kvm_vm *vm_savic_create(u32 nr_vcpus, void *guest_code,
 	return __vm_savic_create(nr_vcpus, guest_code, vcpus, false, 0);
 }
 
-/* Returns at the next GUEST_SYNC(), true, or GUEST_DONE(), false. */
-bool savic_vcpu_run(struct kvm_vcpu *vcpu)
+/* Why KVM_RUN has returned: at a GUEST_SYNC(), true, or GUEST_DONE(), false. */
+bool savic_check_ucall(struct kvm_vcpu *vcpu)
 {
 	struct ucall uc;
 
-	vcpu_run(vcpu);
 	switch (get_ucall(vcpu, &uc)) {
 	case UCALL_SYNC:
 		return true;
@@ -101,6 +100,13 @@ bool savic_vcpu_run(struct kvm_vcpu *vcpu)
 		TEST_FAIL("vCPU %u: unexpected exit: %s", vcpu->id,
 			  exit_reason_str(vcpu->run->exit_reason));
 	}
+}
+
+/* Returns at the next GUEST_SYNC(), true, or GUEST_DONE(), false. */
+bool savic_vcpu_run(struct kvm_vcpu *vcpu)
+{
+	vcpu_run(vcpu);
+	return savic_check_ucall(vcpu);
 }
 
 /* For pthread_create(). */
