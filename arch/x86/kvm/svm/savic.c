@@ -369,7 +369,8 @@ static void savic_discard_irr(struct vcpu_svm *svm)
  * VMRUN can fail.  What hardware doesn't take, because the engine is off or
  * because VMRUN fails, stays in the VMCB for the next VMRUN.
  *
- * Return: 0, for the caller to return.
+ * Return: 0, so that the caller can end with this call and needn't save registers for
+ * it, which other guests would pay for.
  */
 int savic_prepare_vmrun(struct vcpu_svm *svm)
 {

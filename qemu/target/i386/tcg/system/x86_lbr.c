@@ -148,22 +148,23 @@ static void load(CPUX86State *env, hwaddr page)
     env->sev.lbr.int_to = x86_ldq_phys(cs, SAVE(page, last_excp_to));
 }
 
+static bool lbr_virtualized(CPUX86State *env)
+{
+    return x86_ldq_phys(env_cpu(env), env->vm_vmcb +
+                        offsetof(struct vmcb, control.lbr_ctl)) &
+           SVM_LBR_CTL_ENABLE;
+}
+
 void x86_lbr_vmrun_save_host(CPUX86State *env)
 {
-    uint64_t lbr_ctl = x86_ldq_phys(env_cpu(env), env->vm_vmcb +
-                                    offsetof(struct vmcb, control.lbr_ctl));
-
-    if (lbr_ctl & SVM_LBR_CTL_ENABLE) {
+    if (lbr_virtualized(env)) {
         save(env, env->vm_hsave);
     }
 }
 
 void x86_lbr_vmrun_load_guest(CPUX86State *env)
 {
-    uint64_t lbr_ctl = x86_ldq_phys(env_cpu(env), env->vm_vmcb +
-                                    offsetof(struct vmcb, control.lbr_ctl));
-
-    if (lbr_ctl & SVM_LBR_CTL_ENABLE) {
+    if (lbr_virtualized(env)) {
         load(env, env->vm_vmcb);
         env->sev.lbr.swapped = true;
     }

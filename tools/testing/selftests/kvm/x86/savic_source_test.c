@@ -450,6 +450,16 @@ static void stop(struct test_vm *t, pthread_t thread)
 	pthread_join(thread, NULL);
 }
 
+/* To a vCPU that runs in @thread, which ends. */
+static void check_one_by_one(struct test_vm *t, const struct source *sources, bool split,
+			     pthread_t thread, bool blocked)
+{
+	send_one_by_one(t, sources, blocked);
+	stop(t, thread);
+	check_counts(t, sources);
+	check_eois(t, split);
+}
+
 /* The first CPUs that the test may use, returns how many there are. */
 static int get_cpus(int cpu[], int nr)
 {
@@ -477,10 +487,7 @@ TEST_F_TIMEOUT(savic_source, running, TIMEOUT_SECS)
 	launch(t, guest_spins);
 	pthread_create(&thread, NULL, run_to_end, t);
 	pin_task_to_cpu(thread, cpu[1]);
-	send_one_by_one(t, variant->sources, false);
-	stop(t, thread);
-	check_counts(t, variant->sources);
-	check_eois(t, variant->split);
+	check_one_by_one(t, variant->sources, variant->split, thread, false);
 }
 
 /* The sender has the CPU: the target wants it, too, but is not in the guest. */
@@ -494,10 +501,7 @@ TEST_F_TIMEOUT(savic_source, preempted, TIMEOUT_SECS)
 	pin_self_to_cpu(cpu);
 	launch(t, guest_spins);
 	pthread_create(&thread, NULL, run_to_end, t);
-	send_one_by_one(t, variant->sources, false);
-	stop(t, thread);
-	check_counts(t, variant->sources);
-	check_eois(t, variant->split);
+	check_one_by_one(t, variant->sources, variant->split, thread, false);
 }
 
 TEST_F_TIMEOUT(savic_source, halted, TIMEOUT_SECS)
@@ -507,10 +511,7 @@ TEST_F_TIMEOUT(savic_source, halted, TIMEOUT_SECS)
 
 	launch(t, guest_halts);
 	pthread_create(&thread, NULL, run_to_end, t);
-	send_one_by_one(t, variant->sources, true);
-	stop(t, thread);
-	check_counts(t, variant->sources);
-	check_eois(t, variant->split);
+	check_one_by_one(t, variant->sources, variant->split, thread, true);
 }
 
 TEST_F_TIMEOUT(savic_source, in_userspace, TIMEOUT_SECS)
