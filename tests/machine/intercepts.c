@@ -41,6 +41,8 @@ static u8 data[16] __attribute__((used));
 	X(ltr, "ltr %ax", 0x6d, ENDS_HERE)				\
 	X(rdtsc, "rdtsc", 0x6e, GOES_ON)				\
 	X(rdpmc, "rdpmc", 0x6f, ENDS_HERE)				\
+	/* The intercept comes before #UD for not being in SMM. */	\
+	X(rsm, "rsm", 0x73, EXIT_EXCP + UD)				\
 	X(pushf, "pushf", 0x70, GOES_ON)				\
 	X(popf, "popf", 0x71, ENDS_HERE)				\
 	X(cpuid, "cpuid", 0x72, GOES_ON)				\

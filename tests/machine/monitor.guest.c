@@ -1,5 +1,6 @@
 /*
- * A guest for tests/monitor: stops with Secure AVIC state that is known, first outside and then in guest mode
+ * A guest for tests/monitor: one without SEV for machine checks, then one with Secure AVIC state that
+ * is known, first outside and then in guest mode
  *
  * SPDX-License-Identifier: GPL-2.0-only
  */
@@ -59,6 +60,51 @@ static void stop(const char *where)
 		cpu_relax();
 }
 
+/* ---- Machine checks, in a guest without SEV: the monitor raises them. ------------- */
+
+#define MC		18
+#define CR4_MCE		BIT(6)
+#define MSR_MCG_STATUS	0x17a
+
+static volatile u32 looping, machine_checks;
+
+static void on_machine_check(struct regs *r)
+{
+	machine_checks++;
+	vmmcall(0);
+}
+
+static void guest_loop(void)
+{
+	looping = 1;
+	for (;;)
+		cpu_relax();
+}
+
+static void say_looping(void *where)
+{
+	while (!looping)
+		cpu_relax();
+	stop(where);
+}
+
+/* Exit code, and machine checks that were delivered: under EXIT_NAME and COUNT_NAME */
+static void machine_check(const char *place, bool intercepted)
+{
+	static struct vcpu plain;
+	u64 code;
+
+	looping = machine_checks = 0;
+	svm_set_up(&plain, guest_loop);
+	plain.vmcb->cr4 |= CR4_MCE;
+	plain.vmcb->intercept[2] = intercepted ? BIT(MC) : 0;
+	wrmsr(MSR_MCG_STATUS, 0);
+	ap_run(say_looping, (void *)place);
+	code = svm_run(&plain);
+	ap_wait();
+	print("# exit_%s 0x%lx\n# delivered_%s %u\n", place, code, place, machine_checks);
+}
+
 static void other_cpu(void *unused)
 {
 	while (!shared->result[0])
@@ -71,6 +117,12 @@ void test_main(void)
 {
 	static struct snp_vcpu v;
 
+	svm_init();
+	WRITE_CR(4, READ_CR(4) | CR4_MCE);
+	set_handler(MC, on_machine_check);
+	machine_check("intercepted", true);
+	machine_check("delivered", false);
+	WRITE_CR(4, READ_CR(4) & ~CR4_MCE);
 	shared->result[0] = 0;
 	stop("start");
 	snp_set_up(&v, 0);

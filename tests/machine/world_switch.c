@@ -137,6 +137,9 @@ static void on_unexpected(struct regs *r)
 	NAE(write_cr0, "mov %%rax, %%cr0", 0, 0x10, true)		\
 	NAE(clts, "clts", 0, 0x10, true)				\
 	NAE(lmsw, "lmsw %%ax", 0, 0x10, true)				\
+	/* Zero in CR0, which changes more than TS and MP */		\
+	NAE(write_cr0_selective, "mov %%rax, %%cr0", 0, 0x65, true)	\
+	NAE(lmsw_selective, "lmsw %%ax", 0, 0x65, true)			\
 	NAE(write_cr2, "mov %%rax, %%cr2", 0, 0x12, true)		\
 	NAE(write_cr3, "mov %%rax, %%cr3", 0, 0x13, true)		\
 	NAE(write_cr4, "mov %%rax, %%cr4", 0, 0x14, true)		\

@@ -364,6 +364,11 @@ bool svm_pause_filtered(CPUX86State *env);
 void svm_check_swint(CPUX86State *env, int intno, int insn_len);
 /* EXITINFO1 of MOV to and from CR and DR. */
 uint64_t svm_decode_info(uint32_t type, uint32_t operand);
+/*
+ * The selective intercept for MOV to CR0 (15.9), behind that of all writes; with
+ * decode assists. @operand as for svm_decode_info().
+ */
+void svm_check_selective_cr0(CPUX86State *env, uint32_t operand, uintptr_t ra);
 /* EFER and CR write traps, after the write. */
 void svm_check_write_trap(CPUX86State *env, uint32_t type, uint64_t value,
                           uintptr_t ra);

@@ -293,7 +293,7 @@ u32 apic_id(void)
 	return rdmsr(MSR_X2APIC_ID);
 }
 
-static void delay(u64 cycles)
+void delay(u64 cycles)
 {
 	u64 end = rdtsc() + cycles;
 
@@ -301,18 +301,32 @@ static void delay(u64 cycles)
 		cpu_relax();
 }
 
+static u64 other_apic(void)
+{
+	return (u64)(apic_id() ^ 1) << 32;
+}
+
+void ap_init(void)
+{
+	wrmsr(MSR_X2APIC_ICR, other_apic() | ICR_INIT);
+	delay(20 * 1000 * 1000);
+}
+
+void ap_restart(void)
+{
+	ap_up = false;
+	ap_fn = NULL;
+	memcpy((void *)TRAMPOLINE, ap_trampoline, ap_trampoline_end - ap_trampoline);
+	wrmsr(MSR_X2APIC_ICR, other_apic() | ICR_SIPI | TRAMPOLINE >> 12);
+	while (!ap_up)
+		cpu_relax();
+}
+
 void ap_run(void (*fn)(void *), void *arg)
 {
 	if (!ap_up) {
-		u64 dest = (u64)(apic_id() ^ 1) << 32;
-
-		memcpy((void *)TRAMPOLINE, ap_trampoline,
-		       ap_trampoline_end - ap_trampoline);
-		wrmsr(MSR_X2APIC_ICR, dest | ICR_INIT);
-		delay(20 * 1000 * 1000);
-		wrmsr(MSR_X2APIC_ICR, dest | ICR_SIPI | TRAMPOLINE >> 12);
-		while (!ap_up)
-			cpu_relax();
+		ap_init();
+		ap_restart();
 	}
 	ap_wait();
 	ap_arg = arg;

@@ -172,6 +172,24 @@ uint64_t svm_decode_info(uint32_t type, uint32_t operand)
     return (operand & 0xf) | (type < SVM_EXIT_READ_DR0 ? 1ULL << 63 : 0);
 }
 
+void svm_check_selective_cr0(CPUX86State *env, uint32_t operand, uintptr_t ra)
+{
+    target_ulong val = env->regs[operand & 0xf];
+
+    /* CLTS and LMSW have no operand that is a register. */
+    if (!snp_host(env) || !(operand & SVM_OPERAND_VALID) ||
+        !cpu_svm_has_intercept(env, SVM_EXIT_CR0_SEL_WRITE)) {
+        return;
+    }
+    if (!(env->hflags & HF_CS64_MASK)) {
+        val = (uint32_t)val;
+    }
+    if ((env->cr[0] ^ val) & ~(CR0_TS_MASK | CR0_MP_MASK)) {
+        cpu_vmexit(env, SVM_EXIT_CR0_SEL_WRITE,
+                   svm_decode_info(SVM_EXIT_WRITE_CR0, operand), ra);
+    }
+}
+
 void svm_check_write_trap(CPUX86State *env, uint32_t type, uint64_t value,
                           uintptr_t ra)
 {
