@@ -2,7 +2,7 @@
 # Checks of the repository itself: patches, work trees, licences.
 # SPDX-License-Identifier: GPL-2.0-only
 #
-# usage: tree.sh spdx | links | refresh linux|qemu | series linux|qemu | checkpatch linux|qemu |
+# usage: tree.sh spdx | links | names | refresh linux|qemu | series linux|qemu | checkpatch linux|qemu |
 #                docs linux|qemu
 set -eu
 cd "$(dirname "$0")/.."
@@ -42,6 +42,25 @@ links)
 		done
 	done
 	exit $bad
+	;;
+names)
+	# The trace events and statistics in our pages are those in the code, and the other way round.
+	page=Documentation/virt/kvm/x86/secure-avic.rst
+	out=$(mktemp -d)
+	trap 'rm -rf "$out"' EXIT
+	{
+		sed -n 's/^TRACE_EVENT(\(.*\),$/\1/p' arch/x86/kvm/svm/savic_trace.h
+		sed -n 's/.*STATS_DESC_COUNTER(VCPU, \(savic_.*\)),$/\1/p' "$build/tree/linux/arch/x86/kvm/x86.c"
+	} | LC_ALL=C sort -u >"$out/code"
+	grep -oP '\x60\x60\K(kvm_)?savic_\w+(?=\x60\x60)' "$page" | LC_ALL=C sort -u >"$out/page"
+	grep -ohP 'kvm_savic_\w+|\x60\Ksavic_\w+(?=\x60)' scripts/trace README.md qemu/docs/system/i386/*.rst |
+		LC_ALL=C sort -u >"$out/others"
+	LC_ALL=C comm -23 "$out/code" "$out/page" | sed "s,\$, isn't in $page," >"$out/wrong"
+	LC_ALL=C comm -13 "$out/code" "$out/page" | sed "s,\$, is in $page but not in the code," >>"$out/wrong"
+	LC_ALL=C comm -13 "$out/code" "$out/others" | sed 's,$, is in scripts/trace or the docs but not in the code,' >>"$out/wrong"
+	[ -s "$out/code" ] || echo "no trace events and statistics found" >>"$out/wrong"
+	cat "$out/wrong"
+	[ ! -s "$out/wrong" ]
 	;;
 refresh)
 	# tree and refresh: there and back without a difference.
@@ -126,7 +145,7 @@ docs)
 	exit $bad
 	;;
 *)
-	echo "usage: tree.sh spdx|links|refresh X|series X|checkpatch X|docs X" >&2
+	echo "usage: tree.sh spdx|links|names|refresh X|series X|checkpatch X|docs X" >&2
 	exit 2
 	;;
 esac

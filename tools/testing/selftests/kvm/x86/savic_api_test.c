@@ -88,14 +88,75 @@ TEST_F(savic_api, vcpu_ioctls)
 	vcpu_events_get(self->vcpu, &events);
 	EXPECT_EQ(events.nmi.pending, 1);
 
-	/* Setting what was read adds nothing, and nothing means nothing. */
+	/* Setting what was read adds nothing, nothing means nothing, the mask is the guest's. */
 	vcpu_events_set(self->vcpu, &events);
 	vcpu_events_get(self->vcpu, &events);
 	EXPECT_EQ(events.nmi.pending, 1);
+	events.nmi.masked = 1;
+	vcpu_events_set(self->vcpu, &events);
+	vcpu_events_get(self->vcpu, &events);
+	EXPECT_EQ(events.nmi.masked, 0);
 	events.nmi.pending = 0;
 	vcpu_events_set(self->vcpu, &events);
 	vcpu_events_get(self->vcpu, &events);
 	EXPECT_EQ(events.nmi.pending, 0);
+}
+
+static void guest_halted(void)
+{
+	savic_enable();
+	savic_allow_vector(VECTOR);
+	GUEST_SYNC(0);
+	savic_wait_for_irqs(VECTOR, 1);
+	GUEST_DONE();
+}
+
+/* Halted by userspace, and woken by KVM. */
+TEST_F(savic_api, mp_state)
+{
+	struct kvm_mp_state mp_state;
+
+	vm_install_exception_handler(self->vm, VECTOR, savic_irq_handler);
+	vcpu_arch_set_entry_point(self->vcpu, guest_halted);
+	vm_sev_launch(self->vm, snp_default_policy(), NULL);
+	EXPECT_TRUE(savic_vcpu_run(self->vcpu));
+	vcpu_mp_state_get(self->vcpu, &mp_state);
+	EXPECT_EQ(mp_state.mp_state, KVM_MP_STATE_RUNNABLE);
+
+	mp_state.mp_state = 100;
+	expect_errno(__vcpu_ioctl(self->vcpu, KVM_SET_MP_STATE, &mp_state), EINVAL);
+	mp_state.mp_state = KVM_MP_STATE_HALTED;
+	vcpu_mp_state_set(self->vcpu, &mp_state);
+	mp_state.mp_state = KVM_MP_STATE_RUNNABLE;
+	vcpu_mp_state_get(self->vcpu, &mp_state);
+	EXPECT_EQ(mp_state.mp_state, KVM_MP_STATE_HALTED);
+
+	savic_send_msi(self->vm, 0, VECTOR);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpu));
+	vcpu_mp_state_get(self->vcpu, &mp_state);
+	EXPECT_EQ(mp_state.mp_state, KVM_MP_STATE_RUNNABLE);
+}
+
+/* Other VMs needn't have an APIC at all, which must not be looked at then. */
+TEST(without_apic)
+{
+	struct kvm_enable_cap synic = { .cap = KVM_CAP_HYPERV_SYNIC };
+	struct kvm_enable_cap synic2 = { .cap = KVM_CAP_HYPERV_SYNIC2 };
+	struct kvm_vm *vm = vm_create_barebones();
+	struct kvm_interrupt irq = { .irq = 0x41 };
+	struct kvm_lapic_state lapic = {};
+	struct kvm_vcpu *vcpu = __vm_vcpu_add(vm, 0);
+
+	expect_errno(__vcpu_ioctl(vcpu, KVM_GET_LAPIC, &lapic), EINVAL);
+	expect_errno(__vcpu_ioctl(vcpu, KVM_SET_LAPIC, &lapic), EINVAL);
+	if (kvm_has_cap(KVM_CAP_HYPERV_SYNIC))
+		expect_errno(__vcpu_ioctl(vcpu, KVM_ENABLE_CAP, &synic), EINVAL);
+	if (kvm_has_cap(KVM_CAP_HYPERV_SYNIC2))
+		expect_errno(__vcpu_ioctl(vcpu, KVM_ENABLE_CAP, &synic2), EINVAL);
+
+	/* The interrupt is userspace's. */
+	vcpu_ioctl(vcpu, KVM_INTERRUPT, &irq);
+	kvm_vm_free(vm);
 }
 
 /* Without a PIC in the kernel, KVM_INTERRUPT depends on the APIC only. */

@@ -32,6 +32,7 @@
 #define STOP_VECTOR		0x51
 
 /* By the default routing, GSI n is pin n, and of no PIC from 16 on. */
+#define PIT_GSI			0
 #define RTC_GSI			8
 #define EDGE_GSI		18
 #define LEVEL_GSI		20
@@ -144,6 +145,13 @@ static void guest_level_denied(void)
 	GUEST_DONE();
 }
 
+#define PIT_COMMAND		0x43
+#define PIT_CHANNEL0		0x40
+/* Channel 0, both bytes, rate generator. */
+#define PIT_MODE		0x34
+/* About a millisecond. */
+#define PIT_PERIOD		1200
+
 #define PIC1_COMMAND		0x20
 #define PIC1_DATA		0x21
 #define PIC_BASE_VECTOR		0x30
@@ -169,6 +177,18 @@ static void guest_extint(void)
 	savic_settle();
 	savic_wait_for_irqs(STOP_VECTOR, 1);
 	GUEST_ASSERT_EQ(savic_nr_irqs(0, PIC_BASE_VECTOR + PIC_GSI), 0u);
+	GUEST_DONE();
+}
+
+/* The next tick comes although KVM sees no EOI of the one before. */
+static void guest_pit(void)
+{
+	guest_setup();
+	ioapic_setup();
+	write_port(PIT_COMMAND, PIT_MODE);
+	write_port(PIT_CHANNEL0, PIT_PERIOD & 0xff);
+	write_port(PIT_CHANNEL0, PIT_PERIOD >> 8);
+	savic_wait_for_irqs(EDGE_VECTOR, NR_ROUNDS);
 	GUEST_DONE();
 }
 
@@ -333,6 +353,17 @@ TEST_F_TIMEOUT(savic_irq, ioapic_rtc, TIMEOUT_SECS)
 		vm_ioctl(self->t.vm, KVM_IRQ_LINE_STATUS, &line);
 		line.irq = RTC_GSI;
 	}
+}
+
+TEST_F_TIMEOUT(savic_irq, pit, TIMEOUT_SECS)
+{
+	struct kvm_pit_config config = {};
+
+	vm_ioctl(self->t.vm, KVM_CREATE_PIT2, &config);
+	edge_gsi = PIT_GSI;
+	sync_global_to_guest(self->t.vm, edge_gsi);
+	launch(&self->t, guest_pit);
+	EXPECT_FALSE(savic_vcpu_run(self->t.vcpus[0]));
 }
 
 static void *run_to_sync(void *vcpu)

@@ -253,6 +253,23 @@ static void guest_split(void)
 	GUEST_DONE();
 }
 
+/* An EOI while the vector waits for the engine, i.e. of nothing, and one that is for it. */
+static void guest_eoi_before_taken(void)
+{
+	x2apic_enable();
+	GUEST_ASSERT_EQ(savic_register_page(SVM_VMGEXIT_SAVIC_SELF_GPA, savic_page_gpa(0), NULL),
+			GHCB_OK);
+	savic_set_vector(0, APIC_TMR, LINE_VECTOR(0));
+	savic_set_vector(0, SAVIC_ALLOWED_IRR, LINE_VECTOR(0));
+	GUEST_SYNC(1);
+	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_EOI), 0), GHCB_OK);
+	GUEST_SYNC(2);
+
+	savic_enable();
+	savic_wait_for_irqs(LINE_VECTOR(0), 1);
+	GUEST_DONE();
+}
+
 struct test_vm {
 	struct kvm_vm *vm;
 	struct kvm_vcpu *vcpu;
@@ -422,8 +439,12 @@ TEST_F_TIMEOUT(savic_level, denied, TIMEOUT_SECS)
 	savic_send_msi(self->t.vm, 0, WAKE_VECTOR);
 	pthread_join(thread, NULL);
 
+	/* It was lost, and that can be seen. */
+	EXPECT_EQ(vcpu_get_stat(self->t.vcpu, savic_missing_eois), 1);
+
 	assert_line(&self->t, 0);
 	EXPECT_FALSE(savic_vcpu_run(self->t.vcpu));
+	EXPECT_EQ(vcpu_get_stat(self->t.vcpu, savic_missing_eois), 1);
 }
 
 TEST_F_TIMEOUT(savic_level, unseen_eoi, TIMEOUT_SECS)
@@ -525,6 +546,26 @@ TEST(savic_level_split)
 		EXPECT_EQ(vector, LINE_VECTOR(n));
 	}
 
+	EXPECT_FALSE(savic_vcpu_run(vcpu));
+	kvm_vm_free(vm);
+}
+
+TEST(eoi_before_taken)
+{
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+
+	vm = __vm_savic_create(1, guest_eoi_before_taken, &vcpu, true, 0);
+	vm_install_exception_handler(vm, LINE_VECTOR(0), savic_irq_handler);
+	vm_sev_launch(vm, snp_default_policy(), NULL);
+	EXPECT_TRUE(savic_vcpu_run(vcpu));
+	savic_send_msi(vm, 0, MSI_LEVEL | LINE_VECTOR(0));
+	EXPECT_TRUE(savic_vcpu_run(vcpu));
+	EXPECT_EQ(vcpu_get_stat(vcpu, savic_spurious_eois), 1);
+
+	vcpu_run(vcpu);
+	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IOAPIC_EOI);
+	EXPECT_EQ(vcpu->run->eoi.vector, LINE_VECTOR(0));
 	EXPECT_FALSE(savic_vcpu_run(vcpu));
 	kvm_vm_free(vm);
 }

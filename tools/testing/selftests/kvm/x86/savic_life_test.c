@@ -3,6 +3,7 @@
  * Secure AVIC: vCPUs that aren't simply running or halted, and VMs that end while they
  * are busy.
  */
+#include <glob.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -269,6 +270,22 @@ static void __noreturn run_busy_vm(int ready_fd, int irqfd)
 		savic_send_msi(vm, i, MSI_VECTOR);
 }
 
+#define DEBUGFS_KVM		"/sys/kernel/debug/kvm"
+
+/* In debugfs, where a VM is until KVM has taken it apart. */
+static bool has_vm(pid_t pid)
+{
+	char pattern[64];
+	glob_t found;
+	bool has;
+
+	snprintf(pattern, sizeof(pattern), DEBUGFS_KVM "/%d-*", pid);
+	has = !glob(pattern, 0, NULL, &found);
+	if (has)
+		globfree(&found);
+	return has;
+}
+
 /* KVM has to get rid of it whatever is on its way: the kernel would complain. */
 TEST_F_TIMEOUT(savic_life, killed, TIMEOUT_SECS)
 {
@@ -288,6 +305,8 @@ TEST_F_TIMEOUT(savic_life, killed, TIMEOUT_SECS)
 			run_busy_vm(fds[1], irqfd);
 
 		TEST_ASSERT(read(fds[0], &c, 1) == 1, "read() failed, errno %d", errno);
+		TEST_ASSERT(has_vm(pid) || access(DEBUGFS_KVM, R_OK),
+			    "The VM of process %d isn't in " DEBUGFS_KVM, pid);
 		usleep(i * 5000);
 		kill(pid, SIGKILL);
 		/* The device is still there, and goes on. */
@@ -295,6 +314,8 @@ TEST_F_TIMEOUT(savic_life, killed, TIMEOUT_SECS)
 			TEST_ASSERT(write(irqfd, &one, sizeof(one)) == sizeof(one),
 				    "Writing to the irqfd failed, errno %d", errno);
 		TEST_ASSERT(WIFSIGNALED(status), "The VM ended by itself, status %#x", status);
+		while (has_vm(pid))
+			usleep(1000);
 		close(irqfd);
 		close(fds[0]);
 		close(fds[1]);

@@ -326,6 +326,7 @@ TEST_F_TIMEOUT(savic_page, neighbour_converted, TIMEOUT_SECS)
 {
 	/* Nothing else is in the page, vm_savic_create() has one vCPU's. */
 	hammer(&self->t, convert_neighbour);
+	EXPECT_EQ(vcpu_get_stat(self->t.vcpu, savic_page_losses), 0);
 }
 
 static void expect_memory_fault(struct test_vm *t)

@@ -296,7 +296,11 @@ static void guest_control_msr(void)
 
 static void guest_no_savic(void)
 {
+	static const u64 exits[] = {
+		SVM_EXIT_AVIC_INCOMPLETE_IPI, SVM_EXIT_AVIC_UNACCELERATED_ACCESS,
+	};
 	u64 val, error;
+	int i;
 
 	GUEST_ASSERT(!(rdmsr(MSR_AMD64_SEV) & MSR_AMD64_SNP_SECURE_AVIC));
 	GUEST_ASSERT_EQ(rdmsr_safe(MSR_AMD64_SAVIC_CONTROL, &val), GP_VECTOR);
@@ -304,6 +308,12 @@ static void guest_no_savic(void)
 	GUEST_ASSERT_EQ(savic_register_page(SVM_VMGEXIT_SAVIC_SELF_GPA, 0, &error),
 			GHCB_MALFORMED);
 	GUEST_ASSERT_EQ(error, (u64)GHCB_ERR_INVALID_EVENT);
+	for (i = 0; i < ARRAY_SIZE(exits); i++) {
+		struct ghcb_request req = { .exit_code = exits[i] };
+
+		GUEST_ASSERT_EQ(ghcb_vmgexit(&req), GHCB_MALFORMED);
+		GUEST_ASSERT_EQ(req.exit_info_2, (u64)GHCB_ERR_INVALID_EVENT);
+	}
 	GUEST_DONE();
 }
 
@@ -382,6 +392,9 @@ static void guest_malformed(void)
 	savic_enable();
 	assert_refused(SVM_EXIT_MSR, 1, msr, GHCB_ERR_INVALID_INPUT);
 	assert_refused(SVM_EXIT_MSR, 1, msr & ~rax, GHCB_ERR_MISSING_INPUT);
+	assert_refused(SVM_EXIT_MSR, 1, msr & ~BIT(GHCB_RDX), GHCB_ERR_MISSING_INPUT);
+	assert_refused(SVM_EXIT_MSR, 1, msr & ~BIT(GHCB_RCX), GHCB_ERR_MISSING_INPUT);
+	assert_refused(SVM_EXIT_MSR, 0, 0, GHCB_ERR_MISSING_INPUT);
 
 	/* A register that the guest has to access by MSR, and EOI can't be read. */
 	assert_refused(SVM_EXIT_AVIC_UNACCELERATED_ACCESS, BIT_ULL(32) | APIC_LVTT, 0,
@@ -393,21 +406,36 @@ static void guest_malformed(void)
 	GUEST_DONE();
 }
 
+/* As for any MSR, an error that the guest is to see as an exception of its instruction. */
+#define GHCB_GP			(BIT(31) | 3 << 8 | GP_VECTOR)
+
+static void assert_gp(u32 msr, bool write)
+{
+	struct ghcb_request req = {
+		.exit_code = SVM_EXIT_MSR,
+		.exit_info_1 = write,
+		.reg[GHCB_RCX] = msr,
+		.valid = write ? BIT(GHCB_RAX) | BIT(GHCB_RCX) | BIT(GHCB_RDX) : BIT(GHCB_RCX),
+	};
+
+	GUEST_ASSERT_EQ(ghcb_vmgexit(&req), GHCB_EXCEPTION);
+	/* The upper half would be an error code, if there were any. */
+	GUEST_ASSERT_EQ((u32)req.exit_info_2, (u32)GHCB_GP);
+}
+
 /* Requests that make no sense, after which interrupts must work all the same. */
 static void guest_bad_msrs(void)
 {
-	u64 val;
-
 	savic_enable();
 	savic_allow_vector(ALLOWED_VECTOR);
 
 	/* Nothing in service: not an error of the protocol, but no more than that. */
-	ghcb_wrmsr(X2APIC_MSR(APIC_EOI), 0);
-	GUEST_ASSERT_NE(ghcb_rdmsr(X2APIC_MSR(APIC_EOI), &val), GHCB_OK);
+	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_EOI), 0), GHCB_OK);
+	assert_gp(X2APIC_MSR(APIC_EOI), false);
 
-	GUEST_ASSERT_NE(ghcb_rdmsr(0x8ff, &val), GHCB_OK);
-	GUEST_ASSERT_NE(ghcb_wrmsr(0x8ff, 0), GHCB_OK);
-	GUEST_ASSERT_NE(ghcb_wrmsr(X2APIC_MSR(APIC_TMCCT), 0), GHCB_OK);
+	assert_gp(0x8ff, false);
+	assert_gp(0x8ff, true);
+	assert_gp(X2APIC_MSR(APIC_TMCCT), true);
 
 	GUEST_SYNC(0);
 	savic_wait_for_irqs(ALLOWED_VECTOR, 1);
@@ -542,7 +570,7 @@ TEST_F_TIMEOUT(savic, malformed, TIMEOUT_SECS)
 	launch(&self->t, guest_malformed, NULL);
 	EXPECT_FALSE(savic_vcpu_run(vcpu));
 
-	/* Three lack what other VMGEXITs may lack, too, and aren't counted. */
+	/* Six lack what other VMGEXITs may lack, too, and aren't counted. */
 	EXPECT_EQ(vcpu_get_stat(vcpu, savic_refused_vmgexits), 7);
 }
 

@@ -242,10 +242,21 @@ static void change_other_slot(struct test_vm *t, u32 round)
 	vm_set_user_memory_region(t->vm, OTHER_SLOT, 0, OTHER_GPA + PAGE_SIZE, 0, hva);
 }
 
+static u64 nr_page_losses(struct test_vm *t)
+{
+	u64 nr = 0;
+	int i;
+
+	for (i = 0; i < NR_VCPUS; i++)
+		nr += vcpu_get_stat(t->vcpus[i], savic_page_losses);
+	return nr;
+}
+
 /* Created, moved and deleted: none of the vCPUs' business. */
 TEST_F_TIMEOUT(savic_traffic, other_memslot, TIMEOUT_SECS)
 {
 	hammer(&self->t, change_other_slot);
+	EXPECT_EQ(nr_page_losses(&self->t), 0);
 }
 
 /* The page of a vCPU that others write to. */
@@ -272,6 +283,7 @@ static void punch_neighbour(struct test_vm *t, u32 round)
 TEST_F_TIMEOUT(savic_traffic, neighbour_punched, TIMEOUT_SECS)
 {
 	hammer(&self->t, punch_neighbour);
+	EXPECT_EQ(nr_page_losses(&self->t), 0);
 }
 
 #define NX_HUGE_PAGES	"/sys/module/kvm/parameters/nx_huge_pages"

@@ -1,0 +1,320 @@
+# Faults of KVM, one at a time, that the selftests have to notice: see tests/mutations.
+# SPDX-License-Identifier: GPL-2.0-only
+"""What may be wrong with a host of Secure AVIC guests, and which test says so."""
+
+# Ways in which such a host can look finished and be wrong. Each has a fault below, or is tested as NOT_FAULTS says.
+HARD_PARTS = {
+    1: "no local APIC in the kernel",
+    2: "another vCPU named in a request",
+    3: "EOI without anything in service",
+    4: "ICR for every destination",
+    5: "NMI by ICR and from userspace",
+    6: "a vector that the guest does not allow",
+    7: "mode on, engine off",
+    8: "the backing page stays mapped",
+    9: "lost wake-ups",
+    10: "interrupted delivery",
+    11: "I/O APIC, PIC, PIT and RTC",
+    12: "timer",
+    13: "paravirtual features",
+    14: "userspace API",
+    15: "life cycle of vCPUs and VMs",
+    16: "nothing changes for other guests",
+}
+
+# No fault of Secure AVIC shows there: what is tested is that it is off, and what it costs.
+NOT_FAULTS = {16: ("host/lacking", "bench/exits")}
+
+# The hard parts that it is one of, what is wrong, the tests that are to notice, and the edits: [FILE:]FUNCTION:TEXT, the
+# first such text in that function, of savic.c unless there is a FILE, and what it becomes. M means: this fault is active.
+FAULTS = [
+    ("9", "a posted vector does not kick", "savic_notify_test msi_running", [
+        ("savic_deliver_interrupt:\tsavic_notify(vcpu, SAVIC_NOTIFY_KICK);", "\tif (!M)\n\t\tsavic_notify(vcpu, SAVIC_NOTIFY_KICK);")]),
+    ("9", "doorbell for a posted vector", "savic_notify_test msi_running", [
+        ("savic_deliver_interrupt:SAVIC_NOTIFY_KICK)",
+         "M && READ_ONCE(vcpu->mode) == IN_GUEST_MODE ? SAVIC_NOTIFY_DOORBELL : SAVIC_NOTIFY_KICK)")]),
+    ("5", "doorbell for an NMI by ICR", "savic_notify_test nmi_running", [("savic_look_again:else if (nmi)", "else if (nmi && !M)")]),
+    ("9", "doorbell although the target is not in the guest", "savic_notify_test ipi_blocked", [
+        ("savic_look_again:READ_ONCE(vcpu->mode) == IN_GUEST_MODE", "M || READ_ONCE(vcpu->mode) == IN_GUEST_MODE")]),
+    ("9", "no doorbell, although the target is in the guest", "savic_notify_test ipi_running", [
+        ("savic_look_again:READ_ONCE(vcpu->mode) == IN_GUEST_MODE", "(!M && READ_ONCE(vcpu->mode) == IN_GUEST_MODE)")]),
+    ("4 9", "nobody is told of an IPI", "savic_notify_test ipi_running", [
+        ("savic_look_again:vcpu == kvm_get_running_vcpu()", "M || vcpu == kvm_get_running_vcpu()")]),
+    ("9", "SAVIC_LOOK_AGAIN is not set", "savic_test ipi_blocked", [
+        ("savic_look_again:\tset_bit(SAVIC_LOOK_AGAIN", "\tif (!M)\n\t\tset_bit(SAVIC_LOOK_AGAIN")]),
+    ("9", "SAVIC_LOOK_AGAIN does not wake", "savic_test ipi_blocked", [
+        ("savic_has_interrupt:test_bit(SAVIC_LOOK_AGAIN, &savic->flags)", "(!M && test_bit(SAVIC_LOOK_AGAIN, &savic->flags))")]),
+    ("9", "what is posted does not wake", "savic_irq_test ioapic_level_denied, savic_source_test halted", [
+        ("savic_has_interrupt:!savic_no_vectors(savic->pending)", "(!M && !savic_no_vectors(savic->pending))")]),
+    ("7 9", "what hardware has not taken does not wake", "savic_msr_test vmgexit_engine_off", [
+        ("savic_handle_idle_hlt:look = VALID_PAGE(", "look = !M && VALID_PAGE(")]),
+    ("7 9", "what hardware has not taken is dropped", "savic_test msi_engine_off, savic_source_test engine_off", [
+        ("savic_complete_vmrun:\tsavic->irr_new = false;", "\tif (M)\n\t\tsavic_discard_irr(svm);\n\tsavic->irr_new = false;")]),
+    ("15", "IPIs start a vCPU that waits for SIPI", "savic_life_test ap_reset_hold", [
+        ("savic_interrupt_blocked:svm->sev_es.ap_reset_hold_type ||", "(!M && svm->sev_es.ap_reset_hold_type) ||"),
+        ("savic_interrupt_blocked:(vcpu->arch.mp_state", "(!M && vcpu->arch.mp_state")]),
+    ("12", "vectors below 16 are delivered", "savic_stats_test, savic_timer_test not_delivered", [
+        ("savic_deliver_interrupt:vector < SAVIC_FIRST_VECTOR", "!M && vector < SAVIC_FIRST_VECTOR")]),
+    ("5", "the second NMI is forgotten", "savic_nmi_test two_pending", [
+        ("savic_complete_vmrun:if (unlikely(vcpu->arch.nmi_pending))", "if (!M && unlikely(vcpu->arch.nmi_pending))")]),
+    ("4", "INIT, SIPI and SMI by ICR are accepted", "savic_ipi_test refused", [
+        ("savic_send_ipi:default:\n\t\treturn false;", "default:\n\t\tnmi = false;\n\t\tif (!M)\n\t\t\treturn false;")]),
+    ("4", "INIT, SIPI and SMI are forwarded", "savic_ipi_test refused", [
+        ("savic_forward_ipi:default:\n\t\treturn false;", "default:\n\t\tif (!M)\n\t\t\treturn false;")]),
+    ("4", "an IPI from an xAPIC is accepted", "savic_ipi_test xapic", [
+        ("savic_send_ipi:if (!apic_x2apic_mode", "if (!M && !apic_x2apic_mode")]),
+    ("4", "an IPI from an xAPIC is forwarded", "savic_ipi_test xapic", [
+        ("savic_forward_ipi:if (!apic_x2apic_mode", "if (!M && !apic_x2apic_mode")]),
+    ("11", "an EOI by MSR is ignored", "savic_level_test two_lines", [
+        ("savic_handle_msr_vmgexit:return savic_eoi(vcpu, -1);", "return M ? 1 : savic_eoi(vcpu, -1);")]),
+    ("3", "an EOI with reserved bits is accepted", "savic_msr_test vmgexit_engine_on", [
+        ("savic_handle_msr_vmgexit:if (data)", "if (data && !M)")]),
+    ("3", "AVIC_NOACCEL of any register is an EOI", "savic_msr_test noaccel", [
+        ("savic_handle_vmgexit:(info_1 & SAVIC_NOACCEL_OFFSET_MASK) != APIC_EOI", "(!M && (info_1 & SAVIC_NOACCEL_OFFSET_MASK) != APIC_EOI)")]),
+    ("3", "AVIC_NOACCEL of a read is an EOI", "savic_msr_test noaccel", [
+        ("savic_handle_vmgexit:!(info_1 & SAVIC_NOACCEL_WRITE)", "(!M && !(info_1 & SAVIC_NOACCEL_WRITE))")]),
+    ("6 11", "an idle vCPU's missing EOIs stay missing", "savic_level_test denied", [
+        ("savic_handle_idle_hlt:!savic_queue_eois(svm))", "M || !savic_queue_eois(svm))")]),
+    ("11", "a level-triggered vector is not remembered", "savic_irq_test ioapic_level", [
+        ("savic_deliver_interrupt:if (trig_mode) {", "if (trig_mode && !M) {")]),
+    ("2", "an APIC ID is truncated", "savic_test register_backing_page", [
+        ("savic_handle_register:if (apic_id < KVM_MAX_VCPU_IDS)", "if (M)\n\t\t\tapic_id = (u32)apic_id;\n\t\tif (apic_id < KVM_MAX_VCPU_IDS)")]),
+    ("8", "an invalid address is registered", "savic_test register_backing_page", [
+        ("savic_register:!page_address_valid(vcpu, gpa)", "(!M && !page_address_valid(vcpu, gpa))")]),
+    ("8", "a shared page is registered", "savic_test register_backing_page", [
+        ("savic_register:!kvm_mem_is_private(vcpu->kvm, gpa_to_gfn(gpa))", "(!M && !kvm_mem_is_private(vcpu->kvm, gpa_to_gfn(gpa)))")]),
+    ("7", "unregistering does not return the address", "savic_test register_backing_page", [
+        ("savic_register:regs[VCPU_REGS_RBX] = gpa;", "regs[VCPU_REGS_RBX] = M ? 0 : gpa;")]),
+    ("7", "unregistering discards nothing", "savic_test msi_engine_off", [
+        ("savic_register:\t\tsavic_discard_vectors(savic);", "\t\tif (!M)\n\t\t\tsavic_discard_vectors(savic);")]),
+    ("8", "a page that is zapped stays lost", "savic_page_test shared, savic_page_test punched_while_busy, savic_traffic_test memslot_reloaded, savic_traffic_test converted", [
+        ("savic_invalidate_range:if (likely(!node))", "if (M || !node)")]),
+    ("8", "a fault that can't be restarted is handled", "savic_page_test not_registered", [
+        ("savic_handle_npf:if (!(", "if (M || !(")]),
+    ("15", "the page of a destroyed vCPU stays", "savic_ap_test registered_and_destroyed", [
+        ("savic_new_vmsa:if (to_svm(vcpu)", "if (!M && to_svm(vcpu)")]),
+    ("9 10", "what is sent to a vCPU that isn't in KVM_RUN is lost", "savic_source_test in_userspace, savic_traffic_test paused", [
+        ("savic_deliver_interrupt:\tset_bit(vector, savic->pending);", "\tif (!M || vcpu->wants_to_run)\n\t\tset_bit(vector, savic->pending);")]),
+    ("8 10", "vectors are lost if the page can't be mapped", "savic_source_test failed_entry", [
+        ("savic_load_page:default:", "default:\n\t\tif (M)\n\t\t\tsavic_discard_vectors(savic);")]),
+    ("10", "what a VMRUN that fails didn't take is dropped", "savic_ap_test irq_and_failed_vmrun", [
+        ("savic_complete_vmrun:\tsavic->irr_new = false;",
+         "\tif (M && control->exit_code == SVM_EXIT_ERR)\n\t\tsavic_discard_irr(svm);\n\tsavic->irr_new = false;")]),
+    ("10", "each vector is requested for ever", "savic_source_test coalesced", [
+        ("savic_prepare_vmrun:xchg(&savic->pending[i], 0)", "M ? savic->pending[i] : xchg(&savic->pending[i], 0)")]),
+    ("9", "the last 64 vectors are forgotten", "savic_source_test all_vectors", [
+        ("savic_prepare_vmrun:i < ARRAY_SIZE(savic->pending)", "i < ARRAY_SIZE(savic->pending) - M")]),
+    ("8", "only one of the users of a page is told that it goes", "savic_page_test savic_page_of_two", [
+        ("savic_invalidate_range:\t\t__set_bit(vcpu->vcpu_idx, vcpus);", "\t\t__set_bit(vcpu->vcpu_idx, vcpus);\n\t\tif (M)\n\t\t\tbreak;")]),
+    ("8", "a page that moved is looked for where it was", "savic_page_test moved", [
+        ("savic_set_page:savic->page_node.start = gpa_to_gfn(gpa);\n\t\tsavic->page_node.last = gpa_to_gfn(gpa);",
+         "if (!M || !savic->page_node.start)\n\t\t\tsavic->page_node.start = gpa_to_gfn(gpa);\n\t\tsavic->page_node.last = savic->page_node.start;")]),
+    ("8", "a page isn't mapped when it is registered", "savic_page_test unassigned", [
+        ("savic_register:\t\tkvm_make_request(", "\t\tif (!M)\n\t\t\tkvm_make_request(")]),
+    ("2 8", "an unregistered page stays registered", "savic_page_test savic_page_races", [
+        ("savic_register:savic_set_page(target, INVALID_PAGE);", "if (!M)\n\t\t\tsavic_set_page(target, INVALID_PAGE);")]),
+    ("8", "the guest is entered without its page", "savic_page_test shared", [
+        ("savic_load_page:\tkvm_make_request(", "\tif (!M)\n\t\tkvm_make_request(")]),
+    ("8", "a memslot that is being deleted is fatal", "savic_traffic_test memslot_reloaded", [
+        ("savic_load_page:case -EAGAIN:", "case -EAGAIN:\n\t\tif (M)\n\t\t\treturn r;")]),
+    ("3 11", "AVIC_NOACCEL's EOI is for all lines", "savic_level_test noaccel_eoi", [
+        ("savic_handle_vmgexit:savic_eoi(vcpu, control->exit_info_2 & SAVIC_NOACCEL_VECTOR_MASK)",
+         "savic_eoi(vcpu, M ? -1 : (int)(control->exit_info_2 & SAVIC_NOACCEL_VECTOR_MASK))")]),
+    ("7 11", "level-triggered vectors are forgotten with the page", "savic_level_test kexec", [
+        ("savic_discard_vectors:savic_clear_vectors(savic->pending);",
+         "savic_clear_vectors(savic->pending);\n\tif (M)\n\t\tsavic_clear_vectors(savic->level);")]),
+    ("10", "KVM completes an interrupted delivery, too", "savic_delivery_test nmi, savic_delivery_test msi", [
+        ("savic_complete_vmrun:control->exit_int_info &=", "if (!M)\n\t\tcontrol->exit_int_info &=")]),
+    ("6 11", "a halted vCPU's EOIs aren't looked for", "savic_level_test denied", [
+        ("svm.c:halt_interception:savic_active(vcpu)", "!M && savic_active(vcpu)")]),
+    ("8", "the end of a vCPU is an ordinary fault", "savic_page_test not_registered", [
+        ("svm.c:npf_interception:savic_active(vcpu)", "!M && savic_active(vcpu)")]),
+    ("5", "an NMI that hardware can't hold yet is injected", "savic_nmi_test two_pending", [
+        ("svm.c:svm_nmi_allowed:savic_active(vcpu)", "!M && savic_active(vcpu)")]),
+    ("8", "the page isn't mapped in a new root", "savic_traffic_test nx_huge_pages", [
+        ("svm.c:svm_load_mmu_pgd:savic_active(vcpu)", "!M && savic_active(vcpu)")]),
+    ("8", "a zapped range isn't looked at", "savic_page_test mmu_notifier", [
+        ("mmu.c:kvm_unmap_gfn_range:\tkvm_x86_call(invalidate_protected_apic_pages)", "\tif (!M)\n\t\tkvm_x86_call(invalidate_protected_apic_pages)")]),
+    ("15", "a new VMSA has the old one's page", "savic_ap_test registered_and_destroyed", [
+        ("sev.c:sev_snp_init_protected_guest_state:savic_active(vcpu)", "!M && savic_active(vcpu)")]),
+    ("15", "a new VMSA gets the old one's vectors", "savic_ap_test irq_before_destruction", [
+        ("sev.c:sev_snp_ap_creation:savic_active(target_vcpu)", "!M && savic_active(target_vcpu)")]),
+    ("4 11", "ICR and EOI by MSR are those of KVM's APIC", "savic_notify_test ipi_blocked, savic_level_test two_lines", [
+        ("sev.c:sev_handle_vmgexit:savic_active(vcpu)", "!M && savic_active(vcpu)")]),
+    ("11", "the PIC's ExtINT is pending", "savic_irq_test extint", [
+        ("lapic.c:kvm_apic_accept_pic_intr:vcpu->arch.apic->guest_apic_protected", "!M && vcpu->arch.apic->guest_apic_protected")]),
+    ("14", "KVM_GET_LAPIC works", "savic_api_test vcpu_ioctls", [
+        ("x86.c:kvm_vcpu_ioctl_get_lapic:vcpu->arch.apic->guest_apic_protected", "!M && vcpu->arch.apic->guest_apic_protected")]),
+    ("14", "KVM_SET_LAPIC works", "savic_api_test vcpu_ioctls", [
+        ("x86.c:kvm_vcpu_ioctl_set_lapic:vcpu->arch.apic->guest_apic_protected", "!M && vcpu->arch.apic->guest_apic_protected")]),
+    ("14", "KVM_INTERRUPT works", "savic_api_test split_irqchip", [
+        ("x86.c:kvm_vcpu_ioctl_interrupt:vcpu->arch.apic->guest_apic_protected", "!M && vcpu->arch.apic->guest_apic_protected")]),
+    ("4", "IPIs with some reasons are refused", "savic_ipi_test all_reasons", [
+        ("savic_handle_vmgexit:if (!savic_forward_ipi(vcpu, info_1))",
+         "if ((M && control->exit_info_2 >> 32 == 1) || !savic_forward_ipi(vcpu, info_1))")]),
+    ("6", "debugfs forgets level-triggered vectors", "savic_stats_test savic_debugfs", [
+        ("savic_debugfs_show:savic->level)", "M ? savic->eoi : savic->level)")]),
+
+    # Without a local APIC in the kernel.
+    ("1", "a vCPU without a local APIC is created", "savic_test refused_without_irqchip", [
+        ("savic_vcpu_create:return -EINVAL;", "return M ? 0 : -EINVAL;")]),
+    ("1 13", "SynIC is enabled without a local APIC", "savic_api_test without_apic", [
+        ("x86.c:kvm_vcpu_ioctl_enable_cap:if (!irqchip_in_kernel(vcpu->kvm) ||", "if ((!M && !irqchip_in_kernel(vcpu->kvm)) ||")]),
+
+    # Other vCPUs.
+    ("2", "a page is registered for the caller, whoever it is for", "savic_test register_backing_page", [
+        ("savic_register:savic_set_page(target, gpa);", "savic_set_page(M ? vcpu : target, gpa);")]),
+    ("2", "a page is registered for a vCPU that there isn't", "savic_test register_backing_page", [
+        ("savic_handle_register:else if (!target ||", "else if (M && !target)\n\t\treturn;\n\telse if (!target ||")]),
+    ("2 15", "a page that the creator registered is for the VMSA that is there", "savic_ap_test register_for_ap", [
+        ("savic_register:target == vcpu ?", "M || target == vcpu ?")]),
+
+    # EOI.
+    ("3", "index -1 reaches a bitmap", "savic_level_test two_lines", [("savic_eoi:if (vector >= 0)", "if (M || vector >= 0)")]),
+    ("3", "an EOI without anything in service is refused", "savic_msr_test noaccel, savic_stats_test savic_stats", [
+        ("savic_eoi:vcpu->stat.savic_spurious_eois++;",
+         "if (M) {\n\t\t\tsavic_refuse(svm, GHCB_ERR_INVALID_INPUT);\n\t\t\treturn 1;\n\t\t}\n\t\tvcpu->stat.savic_spurious_eois++;")]),
+    ("3 11", "an EOI ends what is still on its way to the guest", "savic_level_test eoi_before_taken", [
+        ("savic_level_taken:savic->level_requested[i] &", "(savic->level_requested[i] | (M ? ~0ul : 0)) &"),
+        ("savic_level_taken:~READ_ONCE(savic->pending[i])", "(~READ_ONCE(savic->pending[i]) | (M ? ~0ul : 0))"),
+        ("savic_level_taken:if (control->update_irr)", "if (control->update_irr && !M)")]),
+
+    # ICR.
+    ("4", "an IPI to several reaches one", "savic_ipi_test msr_icr", [
+        ("lapic.c:kvm_apic_visit_ipi_targets:\t\t\tif (dst[i])\n\t\t\t\tfn(dst[i]->vcpu, data);",
+         "\t\t\tif (dst[i]) {\n\t\t\t\tfn(dst[i]->vcpu, data);\n\t\t\t\tif (M)\n\t\t\t\t\tbreak;\n\t\t\t}")]),
+    ("4", "a broadcast reaches nobody", "savic_ipi_test msr_icr", [
+        ("lapic.c:kvm_apic_visit_ipi_targets:if (kvm_apic_present(vcpu) &&", "if (!M && kvm_apic_present(vcpu) &&")]),
+    ("4", "an IPI is for everybody", "savic_notify_test targets_only", [
+        ("lapic.c:kvm_apic_visit_ipi_targets:if (kvm_apic_map_get_dest_lapic(", "if (!M && kvm_apic_map_get_dest_lapic("),
+        ("lapic.c:kvm_apic_visit_ipi_targets:kvm_apic_match_dest(vcpu, src,", "(M || kvm_apic_match_dest(vcpu, src,"),
+        ("lapic.c:kvm_apic_visit_ipi_targets:irq.dest_mode))", "irq.dest_mode)))")]),
+    ("4", "reserved bits of ICR are accepted", "savic_ipi_test refused", [
+        ("lapic.c:kvm_apic_visit_ipi_targets:if (icr & X2APIC_ICR_RESERVED_BITS)", "if (!M && icr & X2APIC_ICR_RESERVED_BITS)")]),
+    ("4", "a lowest priority IPI reaches the one that KVM would choose", "savic_ipi_test lowest_priority", [
+        ("lapic.c:kvm_apic_visit_ipi_targets:\tirq.delivery_mode = APIC_DM_FIXED;", "\tif (!M)\n\t\tirq.delivery_mode = APIC_DM_FIXED;")]),
+
+    # NMIs.
+    ("5 14", "KVM_SET_VCPU_EVENTS doesn't take back an NMI", "savic_api_test vcpu_ioctls", [
+        ("x86.c:kvm_vcpu_ioctl_x86_set_vcpu_events:\t\tkvm_x86_call(clear_vnmi_pending)(vcpu);",
+         "\t\tif (!M)\n\t\t\tkvm_x86_call(clear_vnmi_pending)(vcpu);")]),
+    ("5 14", "the VMCB's NMI mask is KVM's", "savic_api_test vcpu_ioctls", [
+        ("svm.c:svm_set_nmi_mask:if (savic_active(vcpu))", "if (!M && savic_active(vcpu))")]),
+    ("5 9", "a halted vCPU isn't woken by NMIs", "savic_nmi_test halted", [
+        ("svm.c:svm_nmi_allowed:return !for_injection && savic_nmi_allowed(vcpu);",
+         "return !M && !for_injection && savic_nmi_allowed(vcpu);")]),
+
+    # What the guest doesn't allow.
+    ("6", "an EOI that is missing isn't counted", "savic_level_test denied", [
+        ("savic_handle_idle_hlt:\t\tvcpu->stat.savic_missing_eois++;", "\t\tif (!M)\n\t\t\tvcpu->stat.savic_missing_eois++;")]),
+
+    # The engine is off.
+    ("7", "what was handed to hardware is kept when the page is unregistered", "savic_test msi_engine_off", [
+        ("savic_prepare_vmrun:\t\t\tsavic_discard_irr(svm);", "\t\t\tif (!M)\n\t\t\t\tsavic_discard_irr(svm);")]),
+
+    # The backing page.
+    ("8", "a hole takes the page next to it along", "savic_traffic_test neighbour_punched", [
+        ("mmu.c:kvm_unmap_gfn_range:\tif (tdp_mmu_enabled)", "\trange->start -= M && range->start;\n\tif (tdp_mmu_enabled)")]),
+    ("8", "a hole disturbs the vCPU of the page next to it", "savic_traffic_test neighbour_punched, savic_page_test neighbour_converted", [
+        ("savic_invalidate_range:&sev->savic_pages, start, end - 1);", "&sev->savic_pages, start - (M && start), end - 1 + M);"),
+        ("savic_invalidate_range:interval_tree_iter_next(node, start, end - 1)",
+         "interval_tree_iter_next(node, start - (M && start), end - 1 + M)")]),
+    ("8", "a change of any memslot disturbs all vCPUs", "savic_traffic_test other_memslot", [
+        ("savic_invalidate_range:\tnode = interval_tree_iter_first(", "\tif (M)\n\t\tstart = 0, end = ~0ul;\n\tnode = interval_tree_iter_first(")]),
+    ("8", "a change of any memslot takes the pages away", "savic_traffic_test other_memslot", [
+        ("mmu.c:kvm_unmap_gfn_range:\tif (tdp_mmu_enabled)",
+         "\tif (M && range->slot && range->start == range->slot->base_gfn)\n\t\trange->start = min(range->start, (gfn_t)1 << 20);\n\tif (tdp_mmu_enabled)")]),
+
+    # Wake-ups.
+    ("9", "the end of the pause between attempts wakes nobody", "savic_halt_test engine_off", [
+        ("savic_retry_timer_fn:\tkvm_vcpu_kick(savic->vcpu);", "\tif (!M)\n\t\tkvm_vcpu_kick(savic->vcpu);"),
+        ("savic_retry_timer_fn:\tset_bit(SAVIC_LOOK_AGAIN", "\tif (!M)\n\t\tset_bit(SAVIC_LOOK_AGAIN")]),
+
+    # I/O APIC, PIT, RTC.
+    ("11", "the RTC waits for EOIs", "savic_irq_test ioapic_rtc", [
+        ("ioapic.c:ioapic_service:!ioapic->kvm->arch.has_protected_edge_eoi", "(M || !ioapic->kvm->arch.has_protected_edge_eoi)")]),
+    ("11", "the PIT waits for EOIs", "savic_irq_test pit", [
+        ("i8254.c:kvm_create_pit:!kvm->arch.has_protected_edge_eoi", "M || !kvm->arch.has_protected_edge_eoi")]),
+    ("11", "the PIT is told to wait for EOIs", "savic_api_test pit", [
+        ("i8254.c:kvm_vm_ioctl_reinject:if (control->pit_reinject &&", "if (!M && control->pit_reinject &&")]),
+    ("11", "a PIT that is there waits for EOIs", "savic_api_test pit_before_init", [
+        ("savic_vm_init:if (kvm->arch.vpit)", "if (!M && kvm->arch.vpit)")]),
+    ("11", "resampling irqfds aren't told of EOIs", "savic_source_test in_userspace, savic_irq_test ioapic_level", [
+        ("savic_send_eois:\t\t\tkvm_ioapic_update_eoi(", "\t\t\tif (!M)\n\t\t\t\tkvm_ioapic_update_eoi(")]),
+    ("11", "EOIs are of today's routes only", "savic_level_test moved", [
+        ("savic_send_eois:\t\t__clear_bit(vector, savic->eoi);",
+         "\t\t__clear_bit(vector, savic->eoi);\n\t\tif (M && !test_bit(vector, vcpu->arch.ioapic_handled_vectors))\n\t\t\tcontinue;")]),
+    ("11", "a userspace I/O APIC isn't told of EOIs", "savic_level_test savic_level_split, savic_source_test in_userspace", [
+        ("savic_send_eois:\t\tvcpu->run->exit_reason = KVM_EXIT_IOAPIC_EOI;",
+         "\t\tif (M)\n\t\t\tcontinue;\n\t\tvcpu->run->exit_reason = KVM_EXIT_IOAPIC_EOI;")]),
+    ("11", "a userspace I/O APIC is told of the first of several EOIs", "savic_level_test savic_level_split", [
+        ("savic_send_eois:\t\tvcpu->arch.complete_userspace_io = savic_send_eois;",
+         "\t\tif (!M)\n\t\t\tvcpu->arch.complete_userspace_io = savic_send_eois;")]),
+    ("11 14", "an irqfd uses the route that it had first", "savic_traffic_test rerouted", [
+        ("irqchip.c:kvm_set_irq_routing:\tkvm_irq_routing_update(kvm);", "\tif (!M)\n\t\tkvm_irq_routing_update(kvm);")]),
+
+    # Timer.
+    ("12", "one-shot timers are lost", "savic_timer_test oneshot", [
+        ("lapic.c:apic_timer_expired:\tatomic_inc(&apic->lapic_timer.pending);",
+         "\tif (!M || !apic_lvtt_oneshot(apic))\n\t\tatomic_inc(&apic->lapic_timer.pending);")]),
+    ("12", "a one-shot timer that is stopped expires", "savic_timer_test oneshot", [
+        ("lapic.c:kvm_lapic_reg_write:\t\tcancel_apic_timer(apic);\n\t\tkvm_lapic_set_reg(apic, APIC_TMICT, val);",
+         "\t\tif (M && !val)\n\t\t\tbreak;\n\t\tcancel_apic_timer(apic);\n\t\tkvm_lapic_set_reg(apic, APIC_TMICT, val);")]),
+    ("12", "periodic timers expire once", "savic_timer_test periodic", [
+        ("lapic.c:apic_timer_fn:if (lapic_is_periodic(apic) &&", "if (!M && lapic_is_periodic(apic) &&")]),
+    ("12", "TSC deadlines never come", "savic_timer_test deadline", [
+        ("lapic.c:start_sw_tscdeadline:if (unlikely(!tscdeadline ||", "if (M || unlikely(!tscdeadline ||")]),
+    ("12", "a TSC deadline that was met is still there", "savic_timer_test deadline", [
+        ("lapic.c:kvm_apic_inject_pending_timer_irqs:\t\tktimer->tscdeadline = 0;", "\t\tif (!M)\n\t\t\tktimer->tscdeadline = 0;")]),
+    ("12", "another mode doesn't disarm a TSC deadline", "savic_timer_test deadline", [
+        ("lapic.c:apic_update_lvtt:\t\t\tcancel_apic_timer(apic);", "\t\t\tif (!M)\n\t\t\t\tcancel_apic_timer(apic);")]),
+    ("12", "the timer's clock isn't divided", "savic_timer_test divide", [
+        ("lapic.c:update_divide_count:0x1 << (tmp2 & 0x7);", "M ? 1 : 0x1 << (tmp2 & 0x7);")]),
+    ("12", "the current count is half of what it should be", "savic_timer_test divide", [
+        ("lapic.c:apic_get_tmcct:return div64_u64(ns,", "return div64_u64(ns >> M,")]),
+    ("12", "the current count stands still", "savic_msr_test instructions", [
+        ("lapic.c:apic_get_tmcct:remaining = ktime_sub(apic->lapic_timer.target_expiration, now);",
+         "remaining = M ? apic->lapic_timer.period / 2 : ktime_sub(apic->lapic_timer.target_expiration, now);")]),
+    ("12", "what expires while it is masked is lost", "savic_timer_test masked", [
+        ("lapic.c:apic_has_pending_timer:apic_lvt_enabled(apic, APIC_LVTT)", "(M || apic_lvt_enabled(apic, APIC_LVTT))")]),
+    ("12", "what expired while it was masked outlives the timer", "savic_timer_test masked", [
+        ("lapic.c:__start_apic_timer:\tatomic_set(&apic->lapic_timer.pending, 0);",
+         "\tif (!M)\n\t\tatomic_set(&apic->lapic_timer.pending, 0);"),
+        ("lapic.c:cancel_apic_timer:\tatomic_set(&apic->lapic_timer.pending, 0);",
+         "\tif (!M)\n\t\tatomic_set(&apic->lapic_timer.pending, 0);")]),
+    ("12", "a masked timer's interrupts are delivered", "savic_timer_test periodic, savic_timer_test divide", [
+        ("lapic.c:kvm_apic_local_deliver:!(reg & APIC_LVT_MASKED)", "(M || !(reg & APIC_LVT_MASKED))"),
+        ("lapic.c:apic_has_pending_timer:apic_lvt_enabled(apic, APIC_LVTT)", "(M || apic_lvt_enabled(apic, APIC_LVTT))")]),
+    ("12", "a timer that expires while the vCPU isn't in KVM_RUN is lost", "savic_timer_test in_userspace", [
+        ("lapic.c:apic_timer_expired:\tif (atomic_read(&apic->lapic_timer.pending))",
+         "\tif ((M && !vcpu->wants_to_run) || atomic_read(&apic->lapic_timer.pending))")]),
+    ("7 12", "a timer that expires before the engine is on is lost", "savic_timer_test engine_off", [
+        ("savic_deliver_interrupt:\tset_bit(vector, savic->pending);",
+         "\tif (!M || VALID_PAGE(READ_ONCE(savic->gpa)))\n\t\tset_bit(vector, savic->pending);")]),
+    ("12", "a vCPU leaves its timer on the CPU that it leaves", "savic_timer_test migrated", [
+        ("lapic.c:__kvm_migrate_apic_timer:if (hrtimer_cancel(timer))", "if (hrtimer_cancel(timer) && !M)")]),
+
+    # Paravirtual features.
+    ("13", "PV EOI takes effect", "savic_api_test pv_eoi", [
+        ("lapic.c:apic_sync_pv_eoi_to_guest:\tif (!pv_eoi_enabled(vcpu) ||",
+         "\tif (M && pv_eoi_enabled(vcpu)) {\n\t\tpv_eoi_set_pending(vcpu);\n\t\treturn;\n\t}\n\tif (!pv_eoi_enabled(vcpu) ||")]),
+    ("13", "PV IPIs are refused", "savic_api_test savic_pv_ipi", [("lapic.c:kvm_pv_send_ipi:if (likely(map))", "if (!M && likely(map))")]),
+    ("13", "PV IPIs are lost", "savic_api_test savic_pv_ipi", [
+        ("lapic.c:__pv_send_ipi:count += kvm_apic_set_irq(vcpu, irq, NULL);", "count += M ? 1 : kvm_apic_set_irq(vcpu, irq, NULL);")]),
+    ("13", "SynIC can be enabled", "savic_api_test vcpu_ioctls", [
+        ("x86.c:kvm_vcpu_ioctl_enable_cap:vcpu->arch.apic->guest_apic_protected)", "(!M && vcpu->arch.apic->guest_apic_protected))")]),
+
+    # Userspace.
+    ("14", "KVM_SET_GUEST_DEBUG works", "savic_api_test vcpu_ioctls", [
+        ("x86.c:kvm_arch_vcpu_ioctl_set_guest_debug:if (vcpu->arch.guest_state_protected)", "if (!M && vcpu->arch.guest_state_protected)")]),
+    ("14", "KVM_SET_MP_STATE takes anything", "savic_api_test mp_state", [
+        ("x86.c:kvm_arch_vcpu_ioctl_set_mpstate:\tdefault:\n\t\tgoto out;", "\tdefault:\n\t\tif (M)\n\t\t\tbreak;\n\t\tgoto out;")]),
+    ("14", "KVM_SEV_INIT2 takes Secure AVIC for VMs that aren't SNP's", "savic_test refused_without_snp", [
+        ("sev.c:__sev_guest_init:\tif (!snp_active)\n", "\tif (!snp_active && !M)\n")]),
+
+    # Life and death.
+    ("15", "what is sent to a destroyed vCPU starts it", "savic_ap_test destroyed_stays_so", [
+        ("savic_interrupt_blocked:!VALID_PAGE(svm->vmcb->control.vmsa_pa) ||", "(!M && !VALID_PAGE(svm->vmcb->control.vmsa_pa)) ||")]),
+    ("15", "a VM whose process is killed stays", "savic_life_test killed", [
+        ("savic_vcpu_create:\tstatic_branch_inc(&savic_used);", "\tif (M)\n\t\tkvm_get_kvm(vcpu->kvm);\n\tstatic_branch_inc(&savic_used);")]),
+]
