@@ -102,6 +102,66 @@ TEST_F(savic_api, vcpu_ioctls)
 	EXPECT_EQ(events.nmi.pending, 0);
 }
 
+#define NR_INJECTED		3
+
+static void guest_not_injected(void)
+{
+	int i;
+
+	savic_enable();
+	savic_allow_vector(VECTOR);
+	for (i = 0; i < NR_INJECTED; i++) {
+		GUEST_SYNC(i);
+		sti_nop_cli();
+		GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), 0u);
+		GUEST_ASSERT_EQ(savic_nr_nmis(0), 0u);
+	}
+
+	/* Two real NMIs. */
+	GUEST_SYNC(i);
+	savic_settle();
+	savic_settle();
+	GUEST_ASSERT_EQ(savic_nr_nmis(0), 2u);
+	GUEST_DONE();
+}
+
+static void expect_no_events(struct kvm_vcpu *vcpu, struct kvm_vcpu_events *events)
+{
+	vcpu_events_get(vcpu, events);
+	TEST_ASSERT_EQ(events->exception.injected, 0);
+	TEST_ASSERT_EQ(events->interrupt.injected, 0);
+	TEST_ASSERT_EQ(events->nmi.injected, 0);
+	TEST_ASSERT_EQ(events->nmi.masked, 0);
+}
+
+/* Hardware ignores what userspace would have KVM inject, and KVM forgets it. */
+TEST_F(savic_api, injected_events)
+{
+	struct kvm_vcpu_events events;
+	int i;
+
+	vm_install_exception_handler(self->vm, VECTOR, savic_irq_handler);
+	vm_install_exception_handler(self->vm, NMI_VECTOR, savic_nmi_handler);
+	vcpu_arch_set_entry_point(self->vcpu, guest_not_injected);
+	vm_sev_launch(self->vm, snp_default_policy(), NULL);
+	for (i = 0; i < NR_INJECTED; i++) {
+		EXPECT_TRUE(savic_vcpu_run(self->vcpu));
+		expect_no_events(self->vcpu, &events);
+		events.exception.injected = i == 0;
+		events.exception.nr = GP_VECTOR;
+		events.nmi.injected = i == 1;
+		events.interrupt.injected = i == 2;
+		events.interrupt.nr = VECTOR;
+		vcpu_events_set(self->vcpu, &events);
+	}
+	EXPECT_TRUE(savic_vcpu_run(self->vcpu));
+	expect_no_events(self->vcpu, &events);
+
+	vcpu_ioctl(self->vcpu, KVM_NMI, NULL);
+	vcpu_ioctl(self->vcpu, KVM_NMI, NULL);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpu));
+}
+
 static void guest_halted(void)
 {
 	savic_enable();
