@@ -6,6 +6,7 @@
  */
 #include "gcm.h"
 #include "machine.h"
+#include "pci.h"
 #include "rmp.h"
 
 #define MSR_VM_HSAVE_PA	0xc0010117
@@ -100,29 +101,15 @@ static u32 command2(u32 id, u64 a, u64 b)
 	return command(id);
 }
 
-static u32 pci_read(u32 addr, u32 reg)
-{
-	u32 val;
-
-	asm volatile("outl %0, %1" : : "a"(addr | reg), "Nd"((u16)0xcf8));
-	asm volatile("inl %1, %0" : "=a"(val) : "Nd"((u16)0xcfc));
-	return val;
-}
-
 static bool find_psp(void)
 {
-	for (u32 dev = 0; dev < 32; dev++) {
-		u32 addr = BIT(31) | dev << 11;
+	u32 function = pci_find(PSP_ID);
 
-		if (pci_read(addr, 0) == PSP_ID) {
-			u32 cmd = pci_read(addr, 4) | 6;
-
-			asm volatile("outl %0, %1" : : "a"(cmd), "Nd"((u16)0xcfc));
-			regs = (void *)(u64)(pci_read(addr, 0x18) & ~15u);
-			return true;
-		}
-	}
-	return false;
+	if (!function)
+		return false;
+	pci_write(function, PCI_COMMAND, pci_read(function, PCI_COMMAND) | PCI_MEMORY | PCI_MASTER);
+	regs = (void *)(u64)(pci_read(function, PCI_BAR(2)) & ~15u);
+	return true;
 }
 
 static void rmp_done(u32 ret, u64 addr)

@@ -22,4 +22,13 @@ void snp_host_init_memory(PCMachineState *pcms);
 /* The IOMMU and the security processor, on the root bus. */
 void snp_host_create_devices(PCMachineState *pcms);
 
+/*
+ * The RMP's say in an IOMMU's translation of @addr for an access of kind @flag, which
+ * has become @entry: the latter is reduced to the page. False: a write to a page
+ * that is not hypervisor-owned, with no permission left in @entry. A read of a
+ * guest's page is redirected to what stands for ciphertext. From any thread.
+ */
+bool snp_host_check_dma(hwaddr addr, IOMMUAccessFlags flag,
+                        IOMMUTLBEntry *entry);
+
 #endif
