@@ -22,6 +22,8 @@
 #include "test_util.h"
 
 #define APIC_LVT0		0x350
+#define APIC_LVTERR		0x370
+#define APIC_ESR		0x280
 
 /* Highest priority first: an MSI must not hide what has a lower one. */
 #define MSI_VECTOR		0xa1
@@ -30,6 +32,8 @@
 #define TIMER_VECTOR		0x71
 #define IPI_VECTOR		0x61
 #define STOP_VECTOR		0x51
+#define ERROR_VECTOR		0xb1
+#define ILLEGAL_VECTOR		0xf
 
 /* By the default routing, GSI n is pin n, and of no PIC from 16 on. */
 #define PIT_GSI			0
@@ -267,6 +271,27 @@ static void guest_stress_sender(void)
 	GUEST_DONE();
 }
 
+/* What a real APIC reports as an error, if the guest wants to hear of it. */
+static void guest_error(void)
+{
+	struct ghcb_request illegal_ipi = {
+		.exit_code = SVM_EXIT_AVIC_INCOMPLETE_IPI,
+		.exit_info_1 = ILLEGAL_VECTOR,
+	};
+
+	guest_setup();
+	savic_allow_vector(ERROR_VECTOR);
+	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_LVTERR), ERROR_VECTOR), GHCB_OK);
+	GUEST_ASSERT_EQ(ghcb_vmgexit(&illegal_ipi), GHCB_OK);
+	GUEST_SYNC(0);
+	savic_settle();
+	GUEST_ASSERT_EQ(savic_nr_irqs(0, ERROR_VECTOR), 0u);
+	GUEST_ASSERT_EQ(savic_read(0, APIC_ESR), 0u);
+	GUEST_SYNC(1);
+	savic_wait_for_irqs(ERROR_VECTOR, 1);
+	GUEST_DONE();
+}
+
 struct test_vm {
 	struct kvm_vm *vm;
 	struct kvm_vcpu *vcpus[2];
@@ -417,6 +442,24 @@ TEST_F_TIMEOUT(savic_irq, ioapic_level_denied, TIMEOUT_SECS)
 	signal_level(&self->t);
 	EXPECT_TRUE(savic_vcpu_run(vcpu));
 	EXPECT_EQ(1, nr_resamples(&self->t));
+	EXPECT_FALSE(savic_vcpu_run(vcpu));
+}
+
+/* ESR is in the guest's page, so KVM has nothing to raise the error interrupt for. */
+TEST_F_TIMEOUT(savic_irq, illegal_vector, TIMEOUT_SECS)
+{
+	struct kvm_vcpu *vcpu = self->t.vcpus[0];
+
+	vm_install_exception_handler(self->t.vm, ERROR_VECTOR, savic_irq_handler);
+	launch(&self->t, guest_error);
+	EXPECT_TRUE(savic_vcpu_run(vcpu));
+	EXPECT_EQ(vcpu_get_stat(vcpu, savic_illegal_vectors), 1);
+	savic_send_msi(self->t.vm, 0, ILLEGAL_VECTOR);
+	EXPECT_EQ(vcpu_get_stat(vcpu, savic_illegal_vectors), 2);
+	EXPECT_TRUE(savic_vcpu_run(vcpu));
+
+	/* There is nothing wrong with that vector. */
+	savic_send_msi(self->t.vm, 0, ERROR_VECTOR);
 	EXPECT_FALSE(savic_vcpu_run(vcpu));
 }
 
