@@ -16,6 +16,7 @@
 #include "ghcb.h"
 #include "kvm_util.h"
 #include "processor.h"
+#include "savic.h"
 #include "sev.h"
 #include "test_util.h"
 
@@ -324,8 +325,23 @@ static void take_precedence(void)
 		    "sched_setscheduler() failed, errno %d", errno);
 }
 
-int main(void)
+static void guest_waits(void)
 {
+	savic_enable();
+	GUEST_SYNC(0);
+}
+
+/* With an argument, there is a VM with Secure AVIC meanwhile. */
+int main(int argc, char *argv[])
+{
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+
+	if (argc > 1) {
+		vm = vm_savic_create(1, guest_waits, &vcpu);
+		vm_sev_launch(vm, snp_default_policy(), NULL);
+		TEST_ASSERT(savic_vcpu_run(vcpu), "Unexpected GUEST_DONE()");
+	}
 	take_precedence();
 	run("SVM", KVM_X86_DEFAULT_VM);
 	run("SEV", KVM_X86_SEV_VM);
