@@ -52,7 +52,7 @@ GUEST(g_nops, "nop; nop");
 GUEST(g_write_cr0, "mov %r11, %cr0");
 GUEST(g_clts, "clts");
 GUEST(g_lmsw, "lmsw %ax");
-GUEST(g_count, "1: inc %rcx; jmp 1b");
+GUEST(g_count, "1: inc %rcx; mov %rcx, guest_count(%rip); jmp 1b");
 
 static void start(void (*fn)(void))
 {
@@ -150,9 +150,9 @@ static void test_nmi(void)
 	check_eq(nmis, 1, "the guest takes it");
 }
 
-/* Where other_cpu() is: what it does after that would be seen. */
-enum { STARTED = 1, AFTER_STGI };
-static volatile u32 stage;
+/* CPU 1: in the guest when guest_count is not 0, and done when it has passed STGI */
+static volatile u64 guest_count;
+static volatile bool passed_stgi;
 static struct vcpu other;
 
 static void other_cpu(void *intercepted)
@@ -160,56 +160,62 @@ static void other_cpu(void *intercepted)
 	svm_init();
 	svm_set_up(&other, g_count);
 	svm_intercept(other.vmcb, EXIT_INIT, intercepted);
-	stage = STARTED;
 	svm_run(&other);
-	stage = AFTER_STGI;
+	passed_stgi = true;
 }
 
-static void alive(void *done)
+static void run_other_cpu(bool intercepted)
 {
-	*(volatile bool *)done = true;
+	guest_count = 0;
+	passed_stgi = false;
+	ap_run(other_cpu, intercepted ? &other : NULL);
+	while (!guest_count)
+		cpu_relax();
+}
+
+/* Wait until *@val is not 0, but not for ever: 2^34 ticks are some seconds. */
+static u64 eventually(volatile u64 *val)
+{
+	u64 end = rdtsc() + BIT(34);
+
+	while (!*val && rdtsc() < end)
+		cpu_relax();
+	return *val;
+}
+
+static void alive(void *answer)
+{
+	*(volatile bool *)answer = true;
+}
+
+/* CPU 1 has been INITed and waits for SIPI. */
+static void check_alive(void)
+{
+	volatile bool answered = false;
+
+	ap_restart();
+	ap_run(alive, (void *)&answered);
+	ap_wait();
+	check(answered && !passed_stgi, "the CPU has gone no further, and starts with the next SIPI");
 }
 
 static void test_init(void)
 {
-	volatile bool answered = false;
-
 	section("APM2 15.13.4", "An intercepted INIT exits, and stays pending until STGI.");
-	stage = 0;
-	ap_run(other_cpu, &other);
-	while (stage != STARTED || !other.vmcb)
-		cpu_relax();
-	delay(1000 * 1000);
+	run_other_cpu(true);
 	ap_init();
-	check_eq(other.vmcb->exit_code, EXIT_INIT, "exit");
-	check(other.regs.rcx, "the host runs on while GIF is 0");
-	check_eq(stage, STARTED, "and no further than STGI");
-	ap_restart();
-	ap_run(alive, (void *)&answered);
-	ap_wait();
-	check(answered, "the CPU starts with the next SIPI");
+	check_eq(eventually(&other.vmcb->exit_code), EXIT_INIT, "exit");
+	check(eventually(&other.regs.rcx), "the host runs on while GIF is 0");
+	check_alive();
 
 	section("APM2 15.13.4", "An INIT that is not intercepted resets the CPU, which is in host mode then.");
-	stage = 0;
-	ap_run(other_cpu, NULL);
-	while (stage != STARTED)
-		cpu_relax();
-	delay(1000 * 1000);
-	other.vmcb->exit_code = other.regs.rcx = 0;
+	run_other_cpu(false);
 	ap_init();
-	ap_restart();
-	check(!other.vmcb->exit_code && !other.regs.rcx, "there is no exit");
-	answered = false;
-	ap_run(alive, (void *)&answered);
-	ap_wait();
-	check(answered, "the CPU starts with the next SIPI");
-	stage = 0;
-	ap_run(other_cpu, &other);
-	while (stage != STARTED)
-		cpu_relax();
-	delay(1000 * 1000);
+	check_alive();
+	check(!other.vmcb->exit_code && !other.regs.rcx, "there was no exit");
+	run_other_cpu(true);
 	ap_init();
-	check_eq(other.vmcb->exit_code, EXIT_INIT, "and can run a guest again");
+	check_eq(eventually(&other.vmcb->exit_code), EXIT_INIT, "and it can run a guest again");
 }
 
 /* ---- CR0 --------------------------------------------------------------------- */

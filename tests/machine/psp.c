@@ -41,11 +41,14 @@ enum {
 };
 
 enum {
-	INIT = 0x01, SHUTDOWN, PLATFORM_RESET, PLATFORM_STATUS, LAUNCH_START = 0x30,
+	INIT = 0x01, SHUTDOWN, PLATFORM_RESET, PLATFORM_STATUS, GET_ID = 0x0c, INIT_EX,
+	SEV_DECOMMISSION = 0x20, SEV_ACTIVATE, SEV_DEACTIVATE, SEV_GUEST_STATUS,
+	LAUNCH_START = 0x30, UPDATE_DATA, UPDATE_VMSA, MEASURE, SECRET, FINISH,
+	SEV_DBG_DECRYPT = 0x60,
 	SNP_SHUTDOWN_EX = 0x86, SNP_PLATFORM_STATUS = 0x83, SNP_DF_FLUSH,
 	SNP_INIT_EX, DECOMMISSION = 0x90, ACTIVATE, GUEST_STATUS, GCTX_CREATE,
 	GUEST_REQUEST, SNP_LAUNCH_START = 0xa0, LAUNCH_UPDATE, LAUNCH_FINISH,
-	DBG_DECRYPT = 0xb0, RECLAIM = 0xc7, CONFIG_SET = 0xc9, COMMIT = 0xcb,
+	DBG_DECRYPT = 0xb0, SET_STATE = 0xc6, RECLAIM, UNSMASH, CONFIG_SET = 0xc9, COMMIT = 0xcb,
 	FEATURE_INFO = 0xce,
 };
 
@@ -198,6 +201,55 @@ static void test_no_sev(const char *when)
 
 		check(seen == PLATFORM_STATE, "command %xh %s: status %xh", commands[i], when, seen);
 	}
+}
+
+/* Those that the machine's documentation names */
+static void test_left_out(void)
+{
+	static const u8 commands[] = {
+		0x06, 0x07, 0x08, 0x0b, 0x36, 0x40, 0x41, 0x42, 0x43, 0x44, 0x50, 0x51, 0x52, 0x53, 0x70, 0x71,
+		0x95, 0xc0, 0xc1, 0xc2, 0xc3, 0xca, 0xcd,
+	};
+
+	section("SNP mailbox", "Commands of the ABI that are left out answer UNSUPPORTED.");
+	for (unsigned int i = 0; i < ARRAY_SIZE(commands); i++) {
+		u32 seen = command2(commands[i], 0, 0);
+
+		check(seen == UNSUPPORTED, "command %xh: status %xh", commands[i], seen);
+	}
+}
+
+/* INIT_EX without SEV-ES; the data of the platform is at SCRATCH. */
+static u32 init_ex(u32 length, u32 flags, u64 data, u32 size)
+{
+	clear();
+	buf[0] = length | (u64)flags << 32;
+	buf[3] = data;
+	buf[4] = size;
+	return command(INIT_EX);
+}
+
+static void test_lengths(void)
+{
+	section("SEV 5", "Platform commands check lengths and alignment, in the order of the firmware.");
+	check_eq(command2(GET_ID, (u64)out, 0x3f), LENGTH, "GET_ID: length");
+	check_eq((u32)buf[1], 0x40, "it says what it needs");
+	check_eq(command2(GET_ID, (u64)out, 0x40), OK, "GET_ID");
+	check_eq(init_ex(0, 2, SCRATCH, 0x8000), CONFIG, "INIT_EX: a reserved flag comes before the length");
+	check_eq(init_ex(0x20, 0, SCRATCH, 0x8000), LENGTH, "INIT_EX: length");
+	check_eq(init_ex(0x24, 0, SCRATCH + 8, 0), ADDRESS, "INIT_EX: alignment of the data comes before its size");
+	check_eq(init_ex(0x24, 0, SCRATCH, 0x7000), LENGTH, "INIT_EX: size of the data");
+	check_eq(init_ex(0x24, 0, SCRATCH, 0x8000), OK, "INIT_EX");
+	check_eq(init_ex(0, 0, 0, 0), PLATFORM_STATE, "INIT_EX again: the state comes first");
+	check_eq(command(PLATFORM_RESET), PLATFORM_STATE, "PLATFORM_RESET after INIT");
+	check_eq(command(SHUTDOWN), OK, "SHUTDOWN");
+	check_eq(command(PLATFORM_RESET), OK, "PLATFORM_RESET");
+	section("SNP 8", "PAGE_SET_STATE and PAGE_UNSMASH check their operands before the state.");
+	check_eq(command2(SET_STATE, 0xf, 1), LENGTH, "PAGE_SET_STATE: length");
+	check_eq(command2(SET_STATE, 0x10, 1), PARAM, "PAGE_SET_STATE: alignment");
+	check_eq(command2(SET_STATE, 0x10, SCRATCH), PLATFORM_STATE, "PAGE_SET_STATE: state");
+	check_eq(command2(UNSMASH, SCRATCH + PAGE_SIZE, 0), PARAM, "PAGE_UNSMASH: alignment");
+	check_eq(command2(UNSMASH, SCRATCH, 0), PLATFORM_STATE, "PAGE_UNSMASH: state");
 }
 
 static void test_platform(void)
@@ -392,6 +444,67 @@ static void test_finish(void)
 	check_eq(*(u64 *)(FIRMWARE + 8) & 0xffffffffff, 1 | 2UL << 32, "ASID 1, running");
 }
 
+/* With a guest that runs, and SCRATCH a page of the hypervisor */
+static void test_operands(void)
+{
+	static const u8 commands[] = { DECOMMISSION, ACTIVATE, GUEST_STATUS, GUEST_REQUEST, SNP_LAUNCH_START,
+				       LAUNCH_UPDATE, LAUNCH_FINISH, DBG_DECRYPT };
+
+	section("SNP 8", "Commands for a guest check the address of its context, then what is there.");
+	for (unsigned int i = 0; i < ARRAY_SIZE(commands); i++) {
+		u32 seen = command2(commands[i], GCTX + 8, 0);
+
+		check(seen == PARAM, "command %xh, not aligned: status %xh", commands[i], seen);
+	}
+	for (unsigned int i = 0; i < ARRAY_SIZE(commands); i++) {
+		u32 seen = command2(commands[i], SCRATCH, FIRMWARE);
+
+		if (commands[i] != LAUNCH_UPDATE)
+			check(seen == GUEST, "command %xh, page of the hypervisor: status %xh", commands[i], seen);
+	}
+	section("SNP GUEST_STATUS", "The status has to be within a page of firmware.");
+	check_eq(command2(GUEST_STATUS, GCTX, FIRMWARE + 0xff0), PARAM, "crosses the page");
+	check_eq(command2(GUEST_STATUS, GCTX, SCRATCH), PAGE_STATE, "page of the hypervisor");
+	section("SNP DBG_DECRYPT", "Source and destination have to be the guest's and firmware's.");
+	clear();
+	buf[0] = GCTX;
+	buf[1] = SCRATCH;
+	buf[2] = FIRMWARE;
+	check_eq(command(DBG_DECRYPT), PAGE_STATE, "source of the hypervisor");
+	buf[1] = GUEST_A;
+	buf[2] = SCRATCH;
+	check_eq(command(DBG_DECRYPT), PAGE_STATE, "destination of the hypervisor");
+	buf[1] = GUEST_A + 16;
+	buf[2] = FIRMWARE;
+	check_eq(command(DBG_DECRYPT), PARAM, "alignment");
+}
+
+#define SMALL_PAGES	PAGE(9)
+
+/* 512 pages of a guest in launch, which began as one of 2M */
+static void test_unsmash(void)
+{
+	section("SNP PAGE_UNSMASH", "512 pages of a guest in launch, with consecutive GPAs, become one of 2M.");
+	check_eq(command2(UNSMASH, rdmsr(MSR_RMP_BASE) & ~0x1fffffUL, 0), ADDRESS, "in the RMP");
+	check_eq(command2(UNSMASH, SMALL_PAGES, 0), PAGE_STATE, "pages of the hypervisor");
+	for (int i = 0; i < 511; i++)
+		make_guest(SMALL_PAGES + i * PAGE_SIZE, 0x400000 + i * PAGE_SIZE, 1);
+	check_eq(command2(UNSMASH, SMALL_PAGES, 0), PAGE_STATE, "511 of them");
+	make_guest(SMALL_PAGES + 511 * PAGE_SIZE, 0x400000, 1);
+	check_eq(command2(UNSMASH, SMALL_PAGES, 0), PAGE_STATE, "one of another GPA");
+	command2(RECLAIM, SMALL_PAGES + 511 * PAGE_SIZE, 0);
+	make_guest(SMALL_PAGES + 511 * PAGE_SIZE, 0x400000 + 511 * PAGE_SIZE, 2);
+	check_eq(command2(UNSMASH, SMALL_PAGES, 0), PAGE_STATE, "one of another guest");
+	command2(RECLAIM, SMALL_PAGES + 511 * PAGE_SIZE, 0);
+	make_guest(SMALL_PAGES + 511 * PAGE_SIZE, 0x400000 + 511 * PAGE_SIZE, 1);
+	check_eq(command2(UNSMASH, SMALL_PAGES, 0), OK, "all as they should be");
+	check_eq(rmp_entry(SMALL_PAGES) & (RMP_ASSIGNED | RMP_2M | RMP_IMMUTABLE), RMP_ASSIGNED | RMP_2M | RMP_IMMUTABLE,
+		 "the first entry is one of 2M");
+	check_eq(command2(RECLAIM, SMALL_PAGES, 0), PAGE_SIZE_ERR, "RECLAIM of 4K");
+	check_eq(command2(RECLAIM, SMALL_PAGES + 1, 0), OK, "RECLAIM of 2M");
+	rmp_done(rmp_release(SMALL_PAGES, true), SMALL_PAGES);
+}
+
 /* ---- Messages between a guest and the firmware (8.26) --------------------- */
 
 enum { KEY_REQ = 3, REPORT_REQ = 5, TSC_INFO_REQ = 17 };
@@ -542,6 +655,75 @@ static void test_end(void)
 	check(!(rdmsr(MSR_SYSCFG) & SYSCFG_SNP_EN), "SNP is off");
 }
 
+/* A command whose buffer is the handle, an address (and another for DBG_DECRYPT), and a length */
+static u32 sev(u32 id, u32 handle, u64 addr, u32 length)
+{
+	clear();
+	buf[0] = handle;
+	buf[1] = addr;
+	buf[2] = length;
+	if (id == SEV_DBG_DECRYPT) {
+		buf[2] = (u64)out;
+		buf[3] = length;
+	}
+	return command(id);
+}
+
+static u32 secret(u64 guest, u32 guest_len, u64 data, u32 data_len)
+{
+	clear();
+	buf[0] = 1;
+	buf[3] = guest;
+	buf[4] = guest_len;
+	buf[5] = data;
+	buf[6] = data_len;
+	return command(SECRET);
+}
+
+/* Guest 1, active and in launch, until it is gone; and another one that keeps the platform working */
+static void test_legacy_guest(void)
+{
+	check_eq(command2(LAUNCH_START, 0, 0), OK, "another guest");
+	section("SEV 6", "Launch, debugging and end of a guest: states and lengths.");
+	check_eq(sev(UPDATE_DATA, 1, SCRATCH, 8), LENGTH, "LAUNCH_UPDATE_DATA: length not a multiple of 16");
+	check_eq(sev(UPDATE_DATA, 9, SCRATCH, 16), GUEST, "LAUNCH_UPDATE_DATA: unknown handle");
+	check_eq(sev(UPDATE_DATA, 1, SCRATCH, 16), OK, "LAUNCH_UPDATE_DATA");
+	check_eq(secret(SCRATCH + 8, 16, SCRATCH, 16), ADDRESS, "SECRET: alignment, before the state");
+	check_eq(secret(SCRATCH, 8, SCRATCH, 16), LENGTH, "SECRET: length of the guest's memory");
+	check_eq(secret(SCRATCH, 32, SCRATCH, 16), LENGTH, "SECRET: less data than memory");
+	check_eq(secret(SCRATCH, 16, SCRATCH, 16), GUEST_STATE, "SECRET before LAUNCH_MEASURE");
+	check_eq(sev(MEASURE, 1, (u64)out, 0x30), OK, "LAUNCH_MEASURE");
+	check_eq(sev(MEASURE, 1, (u64)out, 0x30), GUEST_STATE, "LAUNCH_MEASURE again");
+	check_eq(sev(UPDATE_DATA, 1, SCRATCH, 16), GUEST_STATE, "LAUNCH_UPDATE_DATA after LAUNCH_MEASURE");
+	check_eq(sev(UPDATE_VMSA, 1, SCRATCH, 0x1000), GUEST_STATE, "LAUNCH_UPDATE_VMSA after LAUNCH_MEASURE");
+	check_eq(secret(SCRATCH, 16, SCRATCH, 16), BAD_MEASUREMENT, "SECRET of nobody");
+	check_eq(command2(FINISH, 1, 0), OK, "LAUNCH_FINISH");
+	check_eq(command2(FINISH, 1, 0), GUEST_STATE, "LAUNCH_FINISH again");
+	check_eq(command2(SEV_GUEST_STATUS, 1, 0), OK, "GUEST_STATUS");
+	check_eq(buf[1] & 0xffffffffffUL, 100 | 3UL << 32, "ASID 100, RUNNING");
+	check_eq(command2(SEV_GUEST_STATUS, 9, 0), OK, "GUEST_STATUS of an unknown handle");
+	check_eq(buf[1] >> 32 & 0xff, 0, "which is in no state");
+
+	check_eq(sev(SEV_DBG_DECRYPT, 1, SCRATCH + 8, 16), ADDRESS, "DBG_DECRYPT: alignment");
+	check_eq(sev(SEV_DBG_DECRYPT, 1, SCRATCH, 8), LENGTH, "DBG_DECRYPT: length");
+	check_eq(sev(SEV_DBG_DECRYPT, 9, SCRATCH, 16), GUEST, "DBG_DECRYPT: unknown handle");
+	check_eq(sev(SEV_DBG_DECRYPT, 2, SCRATCH, 16), INACTIVE, "DBG_DECRYPT of a guest without an ASID");
+	check_eq(sev(SEV_DBG_DECRYPT, 1, SCRATCH, 16), OK, "DBG_DECRYPT");
+	check_eq(command2(LAUNCH_START, 1UL << 32, 0), OK, "a guest whose policy forbids debugging");
+	check_eq(sev(SEV_DBG_DECRYPT, 3, SCRATCH, 16), POLICY, "DBG_DECRYPT of that one");
+
+	check_eq(command2(SEV_ACTIVATE, 1 | 101UL << 32, 0), ACTIVE, "ACTIVATE again");
+	check_eq(command2(SEV_ACTIVATE, 2 | 100UL << 32, 0), ASID_OWNED, "ACTIVATE: ASID of another");
+	check_eq(command2(SEV_DEACTIVATE, 1, 0), OK, "DEACTIVATE");
+	check_eq(command2(SEV_DEACTIVATE, 1, 0), INACTIVE, "DEACTIVATE again");
+	check_eq(command2(SEV_ACTIVATE, 2 | 100UL << 32, 0), DF_FLUSH, "ACTIVATE: the ASID is dirty");
+	on_all(wbinvd);
+	check_eq(command(SNP_DF_FLUSH), OK, "DF_FLUSH");
+	check_eq(command2(SEV_ACTIVATE, 2 | 100UL << 32, 0), OK, "ACTIVATE after it");
+	check_eq(command2(SEV_DECOMMISSION, 1, 0), OK, "DECOMMISSION");
+	check_eq(command2(SEV_DECOMMISSION, 1, 0), GUEST, "DECOMMISSION again");
+}
+
 static void test_legacy(void)
 {
 	section("SEV 6", "Commands for SEV and SEV-ES guests, in the order of their states.");
@@ -573,6 +755,7 @@ static void test_legacy(void)
 	buf[2] = 0x1000;
 	check_eq(command(0x32), UNSUPPORTED, "LAUNCH_UPDATE_VMSA of a guest without ES");
 	check_eq(command2(0x20, 1, 0), ACTIVE, "DECOMMISSION of an active guest");
+	test_legacy_guest();
 	check_eq(command(SHUTDOWN), OK, "SHUTDOWN drops it");
 	check_eq(command2(0x20, 1, 0), PLATFORM_STATE, "DECOMMISSION after that");
 }
@@ -590,9 +773,13 @@ void test_main(void)
 	test_no_snp("before SNP_INIT");
 	test_no_sev("before INIT");
 	test_platform();
+	test_lengths();
+	test_left_out();
 	test_snp_init();
 	test_launch();
 	test_finish();
+	test_operands();
+	test_unsmash();
 	test_messages();
 	test_end();
 	test_no_snp("after SNP_SHUTDOWN");

@@ -38,8 +38,10 @@
 /* VMSAs whose RMP entries are wrong, each in a 2M of its own */
 #define BAD_VMSA(n)		(0x24000000UL + (n) * REGION)
 
+#define EXIT_DB			0x41
 #define VECTOR			0x41
 
+#define RFLAGS_TF		BIT(8)
 #define CR0_TS			BIT(3)
 #define CR4_PCE			BIT(8)
 #define EFER_NXE		BIT(11)
@@ -61,6 +63,7 @@ static void on_vc(struct regs *r)
 	vc_code = r->error_code;
 	vc_rip = r->rip;
 	r->rip = vc_resume;
+	r->rflags &= ~RFLAGS_TF;
 }
 
 static void on_event(struct regs *r)
@@ -156,6 +159,44 @@ static void on_unexpected(struct regs *r)
 	NAE(pf, "mov (%%rcx), %%rax", BIT(40), 0x4e, true)
 
 static u8 table[16] __attribute__((used));
+
+/* DR7: breakpoint 0 on, for instructions or for writes of 8 bytes */
+#define DR7_EXECUTE		0x402ULL
+#define DR7_WRITE		0x90402ULL
+
+static volatile u64 watched;
+static volatile u32 debug_traps;
+
+static void on_db(struct regs *r)
+{
+	debug_traps++;
+	r->rflags &= ~RFLAGS_TF;
+	asm volatile("mov %0, %%dr7" : : "r"(0x400ULL));
+}
+
+/* Debug exceptions, each behind or (instruction breakpoint) at its NOP: as result[1..3] for nae() */
+static void g_debug(u64 kind)
+{
+	u64 address = (u64)&watched, dr7 = DR7_WRITE;
+
+	debug_traps = 0;
+	if (kind == 0) {
+		TRY_VC("pushfq; orq $0x100, (%%rsp); popfq; nop", : : : "r11", "memory", "cc");
+		vc_expect_rip = vc_resume;
+	} else if (kind == 1) {
+		dr7 = DR7_EXECUTE;
+		TRY_VC("lea 3f(%%rip), %%r11; mov %%r11, vc_expect_rip(%%rip); mov %%r11, %%dr0; mov %0, %%dr7; 3: nop",
+		       : : "r"(dr7) : "r11", "memory");
+	} else {
+		TRY_VC("mov %0, %%dr0; mov %1, %%dr7; mov %0, watched(%%rip)", : : "r"(address), "r"(dr7) : "r11", "memory");
+		vc_expect_rip = vc_resume;
+	}
+	asm volatile("mov %0, %%dr7" : : "r"(0x400ULL));
+	shared->result[0] = vc_count;
+	shared->result[1] = vc_code;
+	shared->result[2] = vc_rip - vc_expect_rip;
+	shared->result[3] = debug_traps;
+}
 
 #define NAE(name, insn, rcx, code, intercept)				\
 	static void nae_##name(u64 arg)					\
@@ -641,6 +682,20 @@ static void test_nae(void)
 						naes[i].code == EXIT_VMMCALL);
 	}
 
+	for (u64 kind = 0; kind < 3; kind++) {
+		static const char *const names[] = { "single step", "instruction breakpoint", "write breakpoint" };
+		bool ran;
+
+		intercept(EXIT_DB, true);
+		ran = snp_call(&v, g_debug, kind);
+		check(ran && shared->result[0] == 1 && shared->result[1] == EXIT_DB && !shared->result[2] && !shared->result[3],
+		      "#DB, %s: exit 0x%lx #VC %lu times, code 0x%lx, RIP off by %ld", names[kind],
+		      v.vmcb->exit_code, shared->result[0], shared->result[1], shared->result[2]);
+		intercept(EXIT_DB, false);
+		ran = snp_call(&v, g_debug, kind);
+		check(ran && !shared->result[0] && shared->result[3] == 1, "%s, not intercepted: #DB", names[kind]);
+	}
+
 	svm_intercept(v.vmcb, EXIT_MSR, true);
 	/* These MSRs are the guest's, whatever the map says. */
 	check(snp_call(&v, g_msrs, 0) && !shared->result[0],
@@ -870,6 +925,7 @@ void test_main(void)
 	set_handler(VC, on_vc);
 	set_handler(2, on_nmi);
 	set_handler(VECTOR, on_event);
+	set_handler(DB, on_db);
 	set_handler(PF, on_event);
 
 	WRITE_CR(4, READ_CR(4) | BIT(18));	/* OSXSAVE, for XSETBV */

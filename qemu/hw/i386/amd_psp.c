@@ -57,6 +57,7 @@
 #define SEV_TMR_SIZE            (1 * MiB)
 #define SNP_TMR_SIZE            (2 * MiB)
 #define SEV_NV_LENGTH           0x8000
+#define SEV_INIT_EX_LENGTH      0x24
 
 /* RMP entries as they are in memory, quadword 0 */
 #define RMP_BOOKKEEPING_SIZE    0x4000
@@ -707,9 +708,10 @@ static PspStatus psp_df_flush(AmdPspState *s, uint8_t *buf)
     return st;
 }
 
+/* @ex_length: of INIT_EX, as its buffer says; INIT has none and no @nv. */
 static PspStatus psp_do_init(AmdPspState *s, uint32_t flags, uint64_t tmr,
                              uint32_t tmr_len, uint64_t nv, uint32_t nv_len,
-                             bool ex, uint32_t reserved)
+                             bool ex, uint32_t ex_length, uint32_t reserved)
 {
     uint32_t tmr_size = s->rmp_init ? SNP_TMR_SIZE : SEV_TMR_SIZE;
     PspStatus st;
@@ -730,6 +732,9 @@ static PspStatus psp_do_init(AmdPspState *s, uint32_t flags, uint64_t tmr,
         }
     }
     if (ex) {
+        if (ex_length != SEV_INIT_EX_LENGTH) {
+            return PSP_INVALID_LENGTH;
+        }
         if (nv & 0xfff) {
             return PSP_INVALID_ADDRESS;
         }
@@ -768,7 +773,8 @@ static PspStatus psp_init(AmdPspState *s, uint8_t *buf)
         return PSP_INVALID_PLATFORM_STATE;
     }
     return psp_do_init(s, ldl_le_p(buf), ldq_le_p(buf + 8),
-                       ldl_le_p(buf + 0x10), 0, 0, false, ldl_le_p(buf + 4));
+                       ldl_le_p(buf + 0x10), 0, 0, false, 0,
+                       ldl_le_p(buf + 4));
 }
 
 static PspStatus psp_init_ex(AmdPspState *s, uint8_t *buf)
@@ -776,12 +782,10 @@ static PspStatus psp_init_ex(AmdPspState *s, uint8_t *buf)
     if (s->sev_state != SEV_UNINIT) {
         return PSP_INVALID_PLATFORM_STATE;
     }
-    if (ldl_le_p(buf) != 0x24) {
-        return PSP_INVALID_LENGTH;
-    }
     return psp_do_init(s, ldl_le_p(buf + 4), ldq_le_p(buf + 8),
                        ldl_le_p(buf + 0x10), ldq_le_p(buf + 0x18),
-                       ldl_le_p(buf + 0x20), true, ldl_le_p(buf + 0x14));
+                       ldl_le_p(buf + 0x20), true, ldl_le_p(buf),
+                       ldl_le_p(buf + 0x14));
 }
 
 static PspStatus psp_shutdown(AmdPspState *s, uint8_t *buf)

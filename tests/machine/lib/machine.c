@@ -293,7 +293,7 @@ u32 apic_id(void)
 	return rdmsr(MSR_X2APIC_ID);
 }
 
-void delay(u64 cycles)
+static void delay(u64 cycles)
 {
 	u64 end = rdtsc() + cycles;
 
@@ -309,7 +309,6 @@ static u64 other_apic(void)
 void ap_init(void)
 {
 	wrmsr(MSR_X2APIC_ICR, other_apic() | ICR_INIT);
-	delay(20 * 1000 * 1000);
 }
 
 void ap_restart(void)
@@ -317,9 +316,11 @@ void ap_restart(void)
 	ap_up = false;
 	ap_fn = NULL;
 	memcpy((void *)TRAMPOLINE, ap_trampoline, ap_trampoline_end - ap_trampoline);
-	wrmsr(MSR_X2APIC_ICR, other_apic() | ICR_SIPI | TRAMPOLINE >> 12);
-	while (!ap_up)
-		cpu_relax();
+	/* A CPU that has not taken its INIT yet does not see a SIPI; one that runs ignores it. */
+	while (!ap_up) {
+		wrmsr(MSR_X2APIC_ICR, other_apic() | ICR_SIPI | TRAMPOLINE >> 12);
+		delay(20 * 1000 * 1000);
+	}
 }
 
 void ap_run(void (*fn)(void *), void *arg)

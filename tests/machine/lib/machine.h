@@ -170,12 +170,10 @@ int memcmp(const void *a, const void *b, size_t n);
  */
 void ap_run(void (*fn)(void *), void *arg);
 void ap_wait(void);
-/* INIT for CPU 1, and time to take it */
+/* INIT for CPU 1, which may take a while to see it */
 void ap_init(void);
 /* SIPI for CPU 1 after an INIT: it waits for ap_run() again, whatever it did before. */
 void ap_restart(void);
-/* Wait for so many ticks of the TSC. */
-void delay(u64 cycles);
 /* x2APIC ID of this CPU; the first call turns x2APIC mode on. */
 u32 apic_id(void);
 
