@@ -315,6 +315,9 @@ FAULTS = [
     # Life and death.
     ("15", "what is sent to a destroyed vCPU starts it", "savic_ap_test destroyed_stays_so", [
         ("savic_interrupt_blocked:!VALID_PAGE(svm->vmcb->control.vmsa_pa) ||", "(!M && !VALID_PAGE(svm->vmcb->control.vmsa_pa)) ||")]),
+    ("5 15", "a new VMSA gets the old one's NMI", "savic_ap_test irq_before_destruction", [
+        ("svm.c:init_vmcb:control->int_ctl = V_INTR_MASKING_MASK;",
+         "control->int_ctl = (M ? control->int_ctl & V_NMI_PENDING_MASK : 0) | V_INTR_MASKING_MASK;")]),
     ("15", "a VM whose process is killed stays", "savic_life_test killed", [
         ("savic_vcpu_create:\tstatic_branch_inc(&savic_used);", "\tif (M)\n\t\tkvm_get_kvm(vcpu->kvm);\n\tstatic_branch_inc(&savic_used);")]),
 ]

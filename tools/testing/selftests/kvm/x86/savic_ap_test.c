@@ -185,6 +185,7 @@ static void guest_ap_without_irq(u64 unused)
 	savic_allow_vector(IPI_VECTOR);
 	savic_settle();
 	GUEST_ASSERT_EQ(savic_nr_irqs(1, IPI_VECTOR), 0u);
+	GUEST_ASSERT_EQ(savic_nr_nmis(1), 0u);
 	GUEST_DONE();
 }
 
@@ -314,6 +315,7 @@ FIXTURE_SETUP(savic_ap)
 
 	self->vm = vm_savic_create(2, guest_first_ap, self->vcpus);
 	vm_install_exception_handler(self->vm, IPI_VECTOR, savic_irq_handler);
+	vm_install_exception_handler(self->vm, NMI_VECTOR, savic_nmi_handler);
 
 	gva = vm_alloc_pages(self->vm, size / PAGE_SIZE);
 	write_guest_global(self->vm, aps, (struct ap_page *)gva);
@@ -369,12 +371,13 @@ TEST_F_TIMEOUT(savic_ap, irq_before_first_run, TIMEOUT_SECS)
 	EXPECT_FALSE(savic_vcpu_run(self->vcpus[1]));
 }
 
-/* The vector is not for the new VMSA. */
+/* Neither the vector nor the NMI is for the new VMSA. */
 TEST_F_TIMEOUT(savic_ap, irq_before_destruction, TIMEOUT_SECS)
 {
 	launch(self->vcpus[0], guest_creates_two);
 	EXPECT_TRUE(savic_vcpu_run(self->vcpus[0]));
 	savic_send_msi(self->vm, 1, IPI_VECTOR);
+	savic_send_msi(self->vm, 1, APIC_DM_NMI);
 	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
 	EXPECT_FALSE(savic_vcpu_run(self->vcpus[1]));
 }
