@@ -250,6 +250,8 @@ FAULTS = [
     ("11", "a userspace I/O APIC is told of the first of several EOIs", "savic_level_test savic_level_split", [
         ("savic_send_eois:\t\tvcpu->arch.complete_userspace_io = savic_send_eois;",
          "\t\tif (!M)\n\t\t\tvcpu->arch.complete_userspace_io = savic_send_eois;")]),
+    ("11 14", "a split irqchip takes resampling irqfds", "savic_api_test split_irqchip", [
+        ("irq.c:kvm_arch_irqfd_allowed:resample ? irqchip_full(kvm)", "resample && !M ? irqchip_full(kvm)")]),
     ("11 14", "an irqfd uses the route that it had first", "savic_traffic_test rerouted", [
         ("irqchip.c:kvm_set_irq_routing:\tkvm_irq_routing_update(kvm);", "\tif (!M)\n\t\tkvm_irq_routing_update(kvm);")]),
 

@@ -224,6 +224,15 @@ TEST(split_irqchip)
 {
 	struct kvm_vcpu *vcpu;
 	struct kvm_vm *vm = __vm_savic_create(1, guest_code, &vcpu, true, 0);
+	struct kvm_irqfd resample = {
+		.fd = kvm_new_eventfd(),
+		.resamplefd = kvm_new_eventfd(),
+		.gsi = 20,
+		.flags = KVM_IRQFD_FLAG_RESAMPLE,
+	};
+
+	/* There are no pins to be resampled, EOIs are exits to userspace. */
+	expect_errno(__vm_ioctl(vm, KVM_IRQFD, &resample), EINVAL);
 
 	check_vcpu_ioctls(vcpu);
 	vm_sev_launch(vm, snp_default_policy(), NULL);
@@ -232,6 +241,8 @@ TEST(split_irqchip)
 	check_vcpu_ioctls(vcpu);
 	EXPECT_FALSE(savic_vcpu_run(vcpu));
 	kvm_vm_free(vm);
+	close(resample.fd);
+	close(resample.resamplefd);
 }
 
 /* There is nothing by which the state of an APIC could be moved or shared. */
