@@ -8,7 +8,6 @@
 
 #define EXIT_WRITE_CR0		0x10
 #define EXIT_EXCP		0x40
-#define EXIT_INIT		0x63
 #define EXIT_CR0_SEL_WRITE	0x65
 #define EXIT_TASK_SWITCH	0x7d
 

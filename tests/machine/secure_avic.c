@@ -1144,6 +1144,62 @@ static void test_pings(void)
 	check_eq(r[101], rounds, "none twice");
 }
 
+static void enable_snp(void *unused)
+{
+	snp_start_cpu();
+}
+
+static void g_nothing(u64 unused)
+{
+}
+
+static void ap_once(void *fn)
+{
+	shared->fn[1] = fn;
+	snp_run(&other);
+}
+
+static void test_always_intercepted(void)
+{
+	section("APM2 15.36.21", "Physical INTR, NMI and INIT exit, whatever the VMCB intercepts.");
+	svm_intercept(good.vmcb, EXIT_NMI, false);
+	svm_intercept(good.vmcb, EXIT_INTR, false);
+	svm_intercept(other.vmcb, EXIT_INIT, false);
+	nmis = irqs = 0;
+	asm volatile("clgi; sti" : : : "memory");
+	wrmsr(X2MSR(ICR), (u64)apic_id() << 32 | HIGH);
+	wrmsr(X2MSR(ICR), (u64)apic_id() << 32 | 4 << 8);
+	shared->fn[0] = g_nothing;
+	check(snp_run(&good) == EXIT_NMI && shared->fn[0], "NMI, before the guest runs");
+	asm volatile("cli" : : : "memory");
+	check(nmis == 1 && irqs == 1, "the host takes it, and an interrupt");
+	wrmsr(X2MSR(EOI), 0);
+	asm volatile("clgi; sti" : : : "memory");
+	wrmsr(X2MSR(ICR), (u64)apic_id() << 32 | HIGH);
+	check(snp_run(&good) == EXIT_INTR && shared->fn[0], "INTR, before the guest runs");
+	asm volatile("cli" : : : "memory");
+	check_eq(irqs, 2, "the host takes it");
+	wrmsr(X2MSR(EOI), 0);
+	check(snp_run(&good) == EXIT_VMGEXIT && !shared->fn[0], "and on");
+	svm_intercept(good.vmcb, EXIT_NMI, true);
+	svm_intercept(good.vmcb, EXIT_INTR, true);
+
+	for (int i = 100; i < 106; i++)
+		r[i] = 0;
+	ap_run(ap_once, g_spin);
+	if (!check(eventually(&r[100]), "vCPU 1 runs"))
+		return;
+	other.vmcb->exit_code = 0;
+	ap_init();
+	check(eventually(&other.vmcb->exit_code) && other.vmcb->exit_code == EXIT_INIT, "INIT");
+	ap_restart();
+	ap_run(enable_snp, NULL);
+	r[102] = 1;
+	ap_run(ap_again, g_spin);
+	ap_wait();
+	check(!shared->fn[1], "and on, after a SIPI");
+}
+
 static void test_page_in_use(void)
 {
 	for (int i = 100; i < 106; i++)
@@ -1260,6 +1316,7 @@ void test_main(void)
 	test_interrupted();
 	test_doorbell();
 	test_pings();
+	test_always_intercepted();
 	test_page_in_use();
 	test_page();
 }

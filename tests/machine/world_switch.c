@@ -11,6 +11,8 @@
 #define MSR_LSTAR		0xc0000082
 #define MSR_PAT			0x277
 
+#define MSR_EOI			0x80b
+#define MSR_SVR			0x80f
 #define MSR_ICR			0x830
 #define EXIT_SMI		0x62
 #define EXIT_IO			0x7b
@@ -855,6 +857,30 @@ static void test_smi(void)
 	check(snp_run(&v) == EXIT_VMGEXIT && !shared->fn[0], "and on, without it");
 }
 
+static void test_physical(void)
+{
+	section("APM2 15.35.9", "INTR and NMI are automatic exits; they stay pending for the host.");
+	shared->result[21] = 0;
+	asm volatile("clgi");
+	wrmsr(MSR_ICR, (u64)apic_id() << 32 | 4 << 8);
+	shared->fn[0] = g_nmi;
+	check(snp_run(&v) == EXIT_NMI && shared->fn[0], "NMI, before the guest runs");
+	check_eq(shared->result[21], 1, "the host takes it");
+	check(snp_run(&v) == EXIT_VMGEXIT && !shared->fn[0], "and on, without it");
+	check_eq(shared->result[21], 1, "the guest does not");
+
+	wrmsr(MSR_SVR, 0x1ff);
+	events = 0;
+	asm volatile("clgi; sti" : : : "memory");
+	wrmsr(MSR_ICR, (u64)apic_id() << 32 | VECTOR);
+	shared->fn[0] = g_nmi;
+	check(snp_run(&v) == EXIT_INTR && shared->fn[0], "INTR, before the guest runs");
+	asm volatile("cli" : : : "memory");
+	check_eq(events, 1, "the host takes it");
+	wrmsr(MSR_EOI, 0);
+	check(snp_run(&v) == EXIT_VMGEXIT && !shared->fn[0], "and on, without it");
+}
+
 static void test_exits(void)
 {
 	u64 npte = *snp_npt(IMAGE + 0x1ff000);
@@ -975,6 +1001,7 @@ void test_main(void)
 	test_alternate();
 	test_windows();
 	test_smi();
+	test_physical();
 	test_secure_tsc();
 	test_exits();
 	test_debug();

@@ -15,6 +15,7 @@
 #define EXIT_VC			0x5d
 #define EXIT_INTR		0x60
 #define EXIT_NMI		0x61
+#define EXIT_INIT		0x63
 #define EXIT_VINTR		0x64
 #define EXIT_CPUID		0x72
 #define EXIT_IRET		0x74

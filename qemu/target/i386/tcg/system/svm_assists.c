@@ -40,12 +40,6 @@ bool snp_always_intercepted(CPUX86State *env, uint32_t type)
     case SVM_EXIT_VMSAVE:
         /* 15.35.11, and not supported in SEV-ES guests: 15.36.12 */
         return sev_es_guest(env);
-    case SVM_EXIT_INTR:
-    case SVM_EXIT_NMI:
-    case SVM_EXIT_INIT:
-    case SVM_EXIT_EXCP_BASE + EXCP12_MCHK:
-        /* 15.36.21 */
-        return x86_savic_mode(env);
     }
     return false;
 }
