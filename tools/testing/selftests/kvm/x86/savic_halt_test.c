@@ -4,8 +4,6 @@
  * vCPU can't get.  KVM doesn't see whether that has changed, i.e. has to run the vCPU
  * every now and then, but must not keep the CPU busy with it.
  */
-#include <pthread.h>
-#include <sched.h>
 #include <time.h>
 
 #include "apic.h"
@@ -29,7 +27,6 @@
 #define RETRY_PERIOD_MS		10
 
 #define NR_HALTS		160
-#define NR_DESTROYED		10
 /*
  * What they take at least, whatever else the CPU does.  The halt that has to wait for the
  * end of the period is one more.
@@ -128,46 +125,6 @@ TEST(masked_level)
 	} while (vcpu->run->exit_reason == KVM_EXIT_IOAPIC_EOI);
 	EXPECT_EQ(get_ucall(vcpu, NULL), UCALL_DONE);
 	kvm_vm_free(vm);
-}
-
-static void guest_retries(void)
-{
-	int i;
-
-	x2apic_enable();
-	GUEST_ASSERT_EQ(savic_register_page(SVM_VMGEXIT_SAVIC_SELF_GPA,
-					    savic_page_gpa(0), NULL), GHCB_OK);
-	GUEST_SYNC(0);
-
-	for (i = 0; i <= MAX_RETRIES; i++)
-		safe_halt();
-	GUEST_DONE();
-}
-
-/* The VM ends before the vCPU's next attempt, which KVM has to call off. */
-TEST(destroyed)
-{
-	struct kvm_vcpu *vcpu;
-	struct kvm_vm *vm;
-	pthread_t thread;
-	int i;
-
-	for (i = 0; i < NR_DESTROYED; i++) {
-		vm = vm_savic_create(1, guest_retries, &vcpu);
-		vm_sev_launch(vm, snp_default_policy(), NULL);
-		EXPECT_TRUE(savic_vcpu_run(vcpu));
-
-		savic_send_msi(vm, 0, VECTOR);
-		pthread_create(&thread, NULL, savic_vcpu_thread, vcpu);
-		while (vcpu_get_stat(vcpu, halt_exits) <= MAX_RETRIES)
-			sched_yield();
-		savic_send_msi(vm, 0, VECTOR);
-		pthread_join(thread, NULL);
-		kvm_vm_free(vm);
-	}
-
-	/* If it still comes, then now. */
-	usleep(2 * RETRY_PERIOD_MS * 1000);
 }
 
 SAVIC_TEST_HARNESS_MAIN
