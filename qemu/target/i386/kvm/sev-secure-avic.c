@@ -16,7 +16,6 @@
 #include "kvm/kvm_i386.h"
 #include "sev-secure-avic.h"
 #include "system/kvm.h"
-#include "system/kvm_int.h"
 
 /* CPUID Fn8000_001F EAX (APM vol. 3, E.4.17) */
 #define CPUID_SEV_SECURE_AVIC   (1U << 26)
@@ -71,15 +70,6 @@ bool sev_secure_avic_check_cpu(const X86CPU *cpu, Error **errp)
 {
     const CPUX86State *env = &cpu->env;
 
-    /*
-     * AP Creation by the guest does not start a vCPU that never got an INIT,
-     * and a guest that owns its APICs does not send one.
-     */
-    if (kvm_state->guest_state_protected) {
-        error_setg(errp, "a running guest with Secure AVIC cannot get more"
-                   " vCPUs: start it with all of them (-smp)");
-        return false;
-    }
     if (!(env->features[FEAT_1_EDX] & CPUID_APIC)) {
         error_setg(errp, "Secure AVIC needs a local APIC:"
                    " remove -apic or apic=off from -cpu");
