@@ -51,6 +51,7 @@ GUEST(g_nops, "nop; nop");
 GUEST(g_write_cr0, "mov %r11, %cr0");
 GUEST(g_clts, "clts");
 GUEST(g_lmsw, "lmsw %ax");
+GUEST(g_halt, "incq guest_count(%rip); 1: hlt; jmp 1b");
 GUEST(g_count, "1: inc %rcx; mov %rcx, guest_count(%rip); jmp 1b");
 
 static void start(void (*fn)(void))
@@ -151,23 +152,24 @@ static void test_nmi(void)
 
 /* CPU 1: in the guest when guest_count is not 0, and done when it has passed STGI */
 static volatile u64 guest_count;
-static volatile bool passed_stgi;
+static volatile bool passed_stgi, init_intercepted;
 static struct vcpu other;
 
-static void other_cpu(void *intercepted)
+static void other_cpu(void *fn)
 {
 	svm_init();
-	svm_set_up(&other, g_count);
-	svm_intercept(other.vmcb, EXIT_INIT, intercepted);
+	svm_set_up(&other, fn);
+	svm_intercept(other.vmcb, EXIT_INIT, init_intercepted);
 	svm_run(&other);
 	passed_stgi = true;
 }
 
-static void run_other_cpu(bool intercepted)
+static void run_other_cpu(void (*fn)(void), bool intercepted)
 {
 	guest_count = 0;
 	passed_stgi = false;
-	ap_run(other_cpu, intercepted ? &other : NULL);
+	init_intercepted = intercepted;
+	ap_run(other_cpu, fn);
 	while (!guest_count)
 		cpu_relax();
 }
@@ -201,20 +203,28 @@ static void check_alive(void)
 static void test_init(void)
 {
 	section("APM2 15.13.4", "An intercepted INIT exits, and stays pending until STGI.");
-	run_other_cpu(true);
+	run_other_cpu(g_count, true);
 	ap_init();
 	check_eq(eventually(&other.vmcb->exit_code), EXIT_INIT, "exit");
 	check(eventually(&other.regs.rcx), "the host runs on while GIF is 0");
 	check_alive();
 
 	section("APM2 15.13.4", "An INIT that is not intercepted resets the CPU, which is in host mode then.");
-	run_other_cpu(false);
+	run_other_cpu(g_count, false);
 	ap_init();
 	check_alive();
 	check(!other.vmcb->exit_code && !other.regs.rcx, "there was no exit");
-	run_other_cpu(true);
+	run_other_cpu(g_count, true);
 	ap_init();
 	check_eq(eventually(&other.vmcb->exit_code), EXIT_INIT, "and it can run a guest again");
+	ap_restart();
+
+	section("APM2 15.13.4", "A guest that halts is left by INIT as well.");
+	run_other_cpu(g_halt, true);
+	for (u64 end = rdtsc() + BIT(26); rdtsc() < end;)
+		cpu_relax();
+	ap_init();
+	check_eq(eventually(&other.vmcb->exit_code), EXIT_INIT, "in HLT, without an interrupt");
 }
 
 /* ---- CR0 --------------------------------------------------------------------- */
