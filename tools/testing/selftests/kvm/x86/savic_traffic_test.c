@@ -315,12 +315,9 @@ TEST_F_TIMEOUT(savic_traffic, nx_huge_pages, TIMEOUT_SECS)
 	set_nx_huge_pages(old);
 }
 
-/* Interrupts by irqfd, to another vCPU each time. */
-static void reroute(struct test_vm *t, u32 round)
+static void write_route(struct kvm_vm *vm, u32 target)
 {
 	struct kvm_irq_routing *routing = kvm_gsi_routing_create();
-	u32 target = round % NR_VCPUS, nr = READ_ONCE(shared->nr_extra[target]);
-	u64 one = 1;
 
 	routing->nr = 1;
 	routing->entries[0] = (struct kvm_irq_routing_entry) {
@@ -328,7 +325,16 @@ static void reroute(struct test_vm *t, u32 round)
 		.type = KVM_IRQ_ROUTING_MSI,
 		.u.msi = { .address_lo = APIC_DEFAULT_GPA | target << 12, .data = EXTRA_VECTOR },
 	};
-	kvm_gsi_routing_write(t->vm, routing);
+	kvm_gsi_routing_write(vm, routing);
+}
+
+/* Interrupts by irqfd, to another vCPU each time. */
+static void reroute(struct test_vm *t, u32 round)
+{
+	u32 target = round % NR_VCPUS, nr = READ_ONCE(shared->nr_extra[target]);
+	u64 one = 1;
+
+	write_route(t->vm, target);
 	TEST_ASSERT(write(t->irqfd, &one, sizeof(one)) == sizeof(one),
 		    "Writing to the irqfd failed, errno %d", errno);
 	while (READ_ONCE(shared->nr_extra[target]) == nr)
@@ -338,6 +344,8 @@ static void reroute(struct test_vm *t, u32 round)
 
 TEST_F_TIMEOUT(savic_traffic, rerouted, TIMEOUT_SECS)
 {
+	/* The irqfd remembers the route that it has. */
+	write_route(self->t.vm, 0);
 	self->t.irqfd = kvm_new_eventfd();
 	kvm_assign_irqfd(self->t.vm, MSI_GSI, self->t.irqfd);
 	hammer(&self->t, reroute);
