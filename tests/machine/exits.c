@@ -42,11 +42,6 @@ static void on_nmi(struct regs *r)
 	nmis++;
 }
 
-#define GUEST(name, insn)						\
-	asm(#name ": " insn "\n" #name "_end: vmmcall\n");		\
-	void name(void);						\
-	void name##_end(void)
-
 GUEST(g_nops, "nop; nop");
 GUEST(g_write_cr0, "mov %r11, %cr0");
 GUEST(g_clts, "clts");

@@ -83,29 +83,26 @@ static u8 data[16] __attribute__((used));
 	M(mcommit, ".byte 0xf3, 0x0f, 0x01, 0xfa", 0xa3, 0x80000008, 1, 8) \
 	M(tlbsync, ".byte 0x0f, 0x01, 0xff", 0xa4, 0x80000008, 1, 3)
 
-#define GUEST(name, insn)						\
-	asm("g_" #name ": " insn "\n"					\
-	    "g_" #name "_end: vmmcall\n");				\
-	void g_##name(void);						\
-	void g_##name##_end(void);
+/* g_NAME and g_NAME_end */
+#define G(name, insn)	GUEST(g_##name, insn);
 
-#define X(name, insn, code, reaches) GUEST(name, insn)
+#define X(name, insn, code, reaches) G(name, insn)
 INSTRUCTIONS
 #undef X
-#define M(name, insn, code, leaf, reg, bit) GUEST(name, insn)
+#define M(name, insn, code, leaf, reg, bit) G(name, insn)
 MISSING
 #undef M
 
 /* MOV to CRn and what else writes it */
-GUEST(write_cr0, "mov %rax, %cr0")
-GUEST(write_cr2, "mov %rax, %cr2")
-GUEST(write_cr3, "mov %rax, %cr3")
-GUEST(write_cr4, "mov %rax, %cr4")
-GUEST(write_cr8, "mov %rax, %cr8")
-GUEST(clts, "clts")
-GUEST(lmsw, "lmsw %ax")
-GUEST(wrmsr, "wrmsr")
-GUEST(split_lock, "lock incl data + 14(%rip)")
+G(write_cr0, "mov %rax, %cr0")
+G(write_cr2, "mov %rax, %cr2")
+G(write_cr3, "mov %rax, %cr3")
+G(write_cr4, "mov %rax, %cr4")
+G(write_cr8, "mov %rax, %cr8")
+G(clts, "clts")
+G(lmsw, "lmsw %ax")
+G(wrmsr, "wrmsr")
+G(split_lock, "lock incl data + 14(%rip)")
 
 static const struct {
 	const char *name;

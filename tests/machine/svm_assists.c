@@ -38,12 +38,7 @@ static void on_event(struct regs *r)
 	vmmcall(0x200);
 }
 
-/* One instruction each, its end marked, then VMMCALL. */
-#define GUEST(name, insn)						\
-	asm(#name ":\n" insn "\n" #name "_end: vmmcall\n");		\
-	void name(void);						\
-	void name##_end(void)
-
+/* One instruction each. */
 GUEST(g_cpuid, "cpuid");
 GUEST(g_rdtsc, "rdtsc");
 GUEST(g_pause, "pause");

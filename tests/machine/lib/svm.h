@@ -141,6 +141,12 @@ void svm_set_up(struct vcpu *v, void (*fn)(void));
 void svm_intercept(struct vmcb *vmcb, unsigned int code, bool on);
 /* Enter the guest; returns the exit code. */
 u64 svm_run(struct vcpu *v);
+/* Guest code: a few instructions, their end marked, then VMMCALL */
+#define GUEST(name, insn)						\
+	asm(#name ": " insn "\n" #name "_end: vmmcall\n");		\
+	void name(void);						\
+	void name##_end(void)
+
 /* The guest's way to tell the host something: VMMCALL with @code in RAX */
 static inline void vmmcall(u64 code)
 {

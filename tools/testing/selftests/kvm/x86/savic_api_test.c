@@ -48,20 +48,27 @@ static void __expect_errno(int ret, const char *call, int expected)
 
 #define expect_errno(call, expected) __expect_errno(call, #call, expected)
 
-static void check_vcpu_ioctls(struct kvm_vcpu *vcpu)
+/* Those that need an APIC which KVM has, and can see. */
+static void check_apic_ioctls(struct kvm_vcpu *vcpu)
 {
 	struct kvm_enable_cap synic = { .cap = KVM_CAP_HYPERV_SYNIC };
 	struct kvm_enable_cap synic2 = { .cap = KVM_CAP_HYPERV_SYNIC2 };
-	struct kvm_interrupt irq = { .irq = 0x41 };
 	struct kvm_lapic_state lapic = {};
 
 	expect_errno(__vcpu_ioctl(vcpu, KVM_GET_LAPIC, &lapic), EINVAL);
 	expect_errno(__vcpu_ioctl(vcpu, KVM_SET_LAPIC, &lapic), EINVAL);
-	expect_errno(__vcpu_ioctl(vcpu, KVM_INTERRUPT, &irq), ENXIO);
 	if (kvm_has_cap(KVM_CAP_HYPERV_SYNIC))
 		expect_errno(__vcpu_ioctl(vcpu, KVM_ENABLE_CAP, &synic), EINVAL);
 	if (kvm_has_cap(KVM_CAP_HYPERV_SYNIC2))
 		expect_errno(__vcpu_ioctl(vcpu, KVM_ENABLE_CAP, &synic2), EINVAL);
+}
+
+static void check_vcpu_ioctls(struct kvm_vcpu *vcpu)
+{
+	struct kvm_interrupt irq = { .irq = 0x41 };
+
+	check_apic_ioctls(vcpu);
+	expect_errno(__vcpu_ioctl(vcpu, KVM_INTERRUPT, &irq), ENXIO);
 }
 
 TEST_F(savic_api, vcpu_ioctls)
@@ -200,19 +207,11 @@ TEST_F(savic_api, mp_state)
 /* Other VMs needn't have an APIC at all, which must not be looked at then. */
 TEST(without_apic)
 {
-	struct kvm_enable_cap synic = { .cap = KVM_CAP_HYPERV_SYNIC };
-	struct kvm_enable_cap synic2 = { .cap = KVM_CAP_HYPERV_SYNIC2 };
 	struct kvm_vm *vm = vm_create_barebones();
 	struct kvm_interrupt irq = { .irq = 0x41 };
-	struct kvm_lapic_state lapic = {};
 	struct kvm_vcpu *vcpu = __vm_vcpu_add(vm, 0);
 
-	expect_errno(__vcpu_ioctl(vcpu, KVM_GET_LAPIC, &lapic), EINVAL);
-	expect_errno(__vcpu_ioctl(vcpu, KVM_SET_LAPIC, &lapic), EINVAL);
-	if (kvm_has_cap(KVM_CAP_HYPERV_SYNIC))
-		expect_errno(__vcpu_ioctl(vcpu, KVM_ENABLE_CAP, &synic), EINVAL);
-	if (kvm_has_cap(KVM_CAP_HYPERV_SYNIC2))
-		expect_errno(__vcpu_ioctl(vcpu, KVM_ENABLE_CAP, &synic2), EINVAL);
+	check_apic_ioctls(vcpu);
 
 	/* The interrupt is userspace's. */
 	vcpu_ioctl(vcpu, KVM_INTERRUPT, &irq);
