@@ -97,44 +97,32 @@ static void guest_oneshot(void)
 	GUEST_DONE();
 }
 
-/*
- * The count and its rate: TMCCT is read between two TSCs, twice.  However long that
- * takes, the count can't have been faster or slower than these allow.
- */
-static void check_rate(u32 divisor, u64 tsc_khz)
+/* What guest_divide() and the host share. */
+struct divide {
+	/* TMCCT, a while after the maximum was written to TMICT. */
+	u32 count;
+	/* The host wants another one for the same value of TDCR. */
+	bool again;
+};
+
+/* Value i divides by 2 to the power of i. */
+static const u8 divide_values[] = { 0xb, 0x0, 0x1, 0x2, 0x3, 0x8, 0x9, 0xa };
+
+static void guest_divide(struct divide *divide)
 {
-	u64 tsc[4], min, max, ticks;
-	u32 count[2];
-
-	timer_write(APIC_TMICT, GENMASK(31, 0));
-	tsc[0] = rdtsc();
-	count[0] = timer_read(APIC_TMCCT);
-	tsc[1] = rdtsc();
-	while (rdtsc() - tsc[1] < 2 * tsc_khz)
-		cpu_relax();
-	tsc[2] = rdtsc();
-	count[1] = timer_read(APIC_TMCCT);
-	tsc[3] = rdtsc();
-	timer_write(APIC_TMICT, 0);
-
-	/* In nanoseconds, i.e. in units of the bus, and within 5 % for the TSC's rate. */
-	ticks = (u64)(count[0] - count[1]) * divisor;
-	min = (tsc[2] - tsc[1]) * MILLISECOND / tsc_khz * 95 / 100;
-	max = (tsc[3] - tsc[0]) * MILLISECOND / tsc_khz * 105 / 100 + divisor;
-	__GUEST_ASSERT(ticks >= min && ticks <= max,
-		       "Divided by %u: %lu ns, expected %lu to %lu", divisor, ticks, min, max);
-}
-
-static void guest_divide(u64 tsc_khz)
-{
-	static const u8 tdcr[] = { 0xb, 0x0, 0x1, 0x2, 0x3, 0x8, 0x9, 0xa };
 	u32 i;
 
 	setup();
 	timer_write(APIC_LVTT, APIC_LVT_MASKED | APIC_LVT_TIMER_ONESHOT | VECTOR);
-	for (i = 0; i < ARRAY_SIZE(tdcr); i++) {
-		timer_write(APIC_TDCR, tdcr[i]);
-		check_rate(1 << i, tsc_khz);
+	for (i = 0; i < ARRAY_SIZE(divide_values); i++) {
+		timer_write(APIC_TDCR, divide_values[i]);
+		do {
+			timer_write(APIC_TMICT, GENMASK(31, 0));
+			GUEST_SYNC(0);
+			WRITE_ONCE(divide->count, timer_read(APIC_TMCCT));
+			GUEST_SYNC(1);
+			timer_write(APIC_TMICT, 0);
+		} while (READ_ONCE(divide->again));
 	}
 	GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), 0u);
 	GUEST_DONE();
@@ -325,17 +313,17 @@ FIXTURE_TEARDOWN(savic_timer)
 	kvm_vm_free(self->vm);
 }
 
-static void launch(struct kvm_vcpu *vcpu, void *guest_code)
+static void launch(struct kvm_vcpu *vcpu, void *guest_code, u64 arg)
 {
 	vcpu_arch_set_entry_point(vcpu, guest_code);
-	vcpu_args_set(vcpu, 1, (u64)__vcpu_ioctl(vcpu, KVM_GET_TSC_KHZ, NULL));
+	vcpu_args_set(vcpu, 1, arg);
 	vm_sev_launch(vcpu->vm, snp_default_policy(), NULL);
 }
 
 /* At each GUEST_SYNC() stay in userspace longer than any timer takes. */
 static void run(struct kvm_vcpu *vcpu, void *guest_code)
 {
-	launch(vcpu, guest_code);
+	launch(vcpu, guest_code, __vcpu_ioctl(vcpu, KVM_GET_TSC_KHZ, NULL));
 	while (savic_vcpu_run(vcpu))
 		usleep(25000);
 }
@@ -345,9 +333,67 @@ TEST_F_TIMEOUT(savic_timer, oneshot, TIMEOUT_SECS)
 	run(self->vcpu, guest_oneshot);
 }
 
+/* The clock that KVM's timer goes by. */
+static u64 now_ns(void)
+{
+	struct timespec ts;
+
+	TEST_ASSERT(!clock_gettime(CLOCK_MONOTONIC, &ts), "clock_gettime() failed, errno %d",
+		    errno);
+	return timespec_to_ns(ts);
+}
+
+/* What is left of TMICT's maximum after @elapsed_ns. */
+static u64 expected_count(u64 elapsed_ns, u64 period_ns)
+{
+	u64 total_ns = GENMASK(31, 0) * period_ns;
+
+	return elapsed_ns < total_ns ? (total_ns - elapsed_ns) / period_ns : 0;
+}
+
+/*
+ * The timer has counted from some time between start[0] and start[1] to some time between
+ * end[0] and end[1].  However long these take, its count can't be outside of what they
+ * allow.  Returns false if they also allow a period of half or twice as long, or an end
+ * of the count.
+ */
+static bool check_divide(struct kvm_vcpu *vcpu, struct divide *divide, u64 period_ns,
+			 u32 sleep_us)
+{
+	u64 start[2], end[2], min, max;
+
+	start[0] = now_ns();
+	TEST_ASSERT(savic_vcpu_run(vcpu), "Unexpected GUEST_DONE()");
+	start[1] = now_ns();
+	usleep(sleep_us);
+	end[0] = now_ns();
+	TEST_ASSERT(savic_vcpu_run(vcpu), "Unexpected GUEST_DONE()");
+	end[1] = now_ns();
+
+	min = expected_count(end[1] - start[0], period_ns);
+	max = expected_count(end[0] - start[1], period_ns);
+	TEST_ASSERT(divide->count >= min && divide->count <= max,
+		    "A period of %lu ns: TMCCT is %u, expected %lu to %lu",
+		    period_ns, divide->count, min, max);
+	return min && end[1] - start[0] < 2 * (end[0] - start[1]);
+}
+
 TEST_F_TIMEOUT(savic_timer, divide, TIMEOUT_SECS)
 {
-	run(self->vcpu, guest_divide);
+	gva_t gva = vm_alloc_shared(self->vm, PAGE_SIZE, KVM_UTIL_MIN_VADDR, MEM_REGION_DATA);
+	struct divide *divide = addr_gva2hva(self->vm, gva);
+	u64 cycle_ns = vm_check_cap(self->vm, KVM_CAP_X86_APIC_BUS_CYCLES_NS);
+	u32 i, sleep_us;
+
+	launch(self->vcpu, guest_divide, gva);
+	for (i = 0; i < ARRAY_SIZE(divide_values); i++) {
+		sleep_us = 1000;
+		do {
+			divide->again = !check_divide(self->vcpu, divide, cycle_ns << i, sleep_us);
+			sleep_us *= 2;
+		} while (divide->again);
+	}
+	EXPECT_FALSE(savic_vcpu_run(self->vcpu));
 }
 
 TEST_F_TIMEOUT(savic_timer, periodic, TIMEOUT_SECS)
@@ -392,7 +438,7 @@ TEST_F_TIMEOUT(savic_timer, migrated, TIMEOUT_SECS)
 	if (CPU_COUNT(&possible) < 2)
 		SKIP(return, "Needs two CPUs");
 
-	launch(self->vcpu, guest_migrated);
+	launch(self->vcpu, guest_migrated, 0);
 	EXPECT_TRUE(savic_vcpu_run(self->vcpu));
 	pthread_create(&thread, NULL, savic_vcpu_thread, self->vcpu);
 	for (cpu = 0; pthread_tryjoin_np(thread, NULL); cpu = (cpu + 1) % CPU_SETSIZE) {
