@@ -19,7 +19,6 @@
 
 #define IPI_VECTOR		0x51
 #define NR_ROUNDS		8
-#define STACK_PAGES		2
 
 /* Enough for a vCPU to see that it is destroyed. */
 #define DESTROY_USECS		500000
@@ -27,26 +26,8 @@
 /* Only to end a test that hangs. */
 #define TIMEOUT_SECS		120
 
-/* For each round, a VMSA and a stack. */
-struct ap_page {
-	u8 vmsa[PAGE_SIZE];
-	u8 stack[STACK_PAGES * PAGE_SIZE];
-};
-
 /* Guest only. */
-static struct ap_page *aps;
-static gpa_t aps_gpa;
 static u32 round_started;
-
-static gpa_t vmsa_gpa(u32 round)
-{
-	return aps_gpa + round * sizeof(struct ap_page) + offsetof(struct ap_page, vmsa);
-}
-
-static enum ghcb_status create_ap(u32 round)
-{
-	return snp_ap_request(SVM_VMGEXIT_AP_CREATE, 1, vmsa_gpa(round), snp_sev_features());
-}
 
 /* The vCPU as KVM launched it, to be replaced while it is halted. */
 static void guest_first_ap(void)
@@ -89,7 +70,7 @@ static void guest_creator(void)
 		if (round == NR_ROUNDS - 1)
 			break;
 
-		GUEST_ASSERT_EQ(snp_ap_request(SVM_VMGEXIT_AP_DESTROY, 1, 0, 0), GHCB_OK);
+		GUEST_ASSERT_EQ(snp_ap_destroy(1), GHCB_OK);
 
 		/* To nobody, but not an error. */
 		GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), 1ull << 32 | IPI_VECTOR),
@@ -99,10 +80,8 @@ static void guest_creator(void)
 		GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), 1ull << 32 | APIC_DM_NMI),
 				GHCB_OK);
 
-		snp_vmsa_init(aps[round].vmsa, guest_ap, round + 1,
-			      aps[round].stack + sizeof(aps[round].stack));
-		snp_vmsa_seal(aps[round].vmsa);
-		GUEST_ASSERT_EQ(create_ap(round), GHCB_OK);
+		snp_vmsa_prepare(round, guest_ap, round + 1);
+		GUEST_ASSERT_EQ(snp_ap_create(1, round), GHCB_OK);
 	}
 	GUEST_ASSERT_EQ(savic_nr_irqs(1, IPI_VECTOR), nr);
 	GUEST_DONE();
@@ -122,22 +101,13 @@ static void guest_registered_ap(u64 unused)
 static void guest_registers_for_ap(void)
 {
 	savic_enable();
-	GUEST_ASSERT_EQ(snp_ap_request(SVM_VMGEXIT_AP_DESTROY, 1, 0, 0), GHCB_OK);
+	GUEST_ASSERT_EQ(snp_ap_destroy(1), GHCB_OK);
 	GUEST_ASSERT_EQ(savic_register_page(1, savic_page_gpa(1), NULL), GHCB_OK);
 	GUEST_SYNC(1);
 
-	snp_vmsa_init(aps[0].vmsa, guest_registered_ap, 0,
-		      aps[0].stack + sizeof(aps[0].stack));
-	snp_vmsa_seal(aps[0].vmsa);
-	GUEST_ASSERT_EQ(create_ap(0), GHCB_OK);
+	snp_vmsa_prepare(0, guest_registered_ap, 0);
+	GUEST_ASSERT_EQ(snp_ap_create(1, 0), GHCB_OK);
 	GUEST_DONE();
-}
-
-static void init_ap(u32 round, void *guest_code)
-{
-	snp_vmsa_init(aps[round].vmsa, guest_code, 0,
-		      aps[round].stack + sizeof(aps[round].stack));
-	snp_vmsa_seal(aps[round].vmsa);
 }
 
 static void guest_ap_without_page(u64 unused)
@@ -153,13 +123,13 @@ static void guest_ap_without_page(u64 unused)
 static void guest_registers_and_destroys(void)
 {
 	savic_enable();
-	init_ap(0, guest_registered_ap);
-	init_ap(1, guest_ap_without_page);
+	snp_vmsa_prepare(0, guest_registered_ap, 0);
+	snp_vmsa_prepare(1, guest_ap_without_page, 0);
 
 	GUEST_ASSERT_EQ(savic_register_page(1, savic_page_gpa(1), NULL), GHCB_OK);
-	GUEST_ASSERT_EQ(create_ap(0), GHCB_OK);
-	GUEST_ASSERT_EQ(snp_ap_request(SVM_VMGEXIT_AP_DESTROY, 1, 0, 0), GHCB_OK);
-	GUEST_ASSERT_EQ(create_ap(1), GHCB_OK);
+	GUEST_ASSERT_EQ(snp_ap_create(1, 0), GHCB_OK);
+	GUEST_ASSERT_EQ(snp_ap_destroy(1), GHCB_OK);
+	GUEST_ASSERT_EQ(snp_ap_create(1, 1), GHCB_OK);
 	GUEST_DONE();
 }
 
@@ -174,8 +144,8 @@ static void guest_ap_with_irq(u64 unused)
 static void guest_creates_ap(void)
 {
 	savic_enable();
-	init_ap(0, guest_ap_with_irq);
-	GUEST_ASSERT_EQ(create_ap(0), GHCB_OK);
+	snp_vmsa_prepare(0, guest_ap_with_irq, 0);
+	GUEST_ASSERT_EQ(snp_ap_create(1, 0), GHCB_OK);
 	GUEST_DONE();
 }
 
@@ -193,11 +163,11 @@ static void guest_ap_without_irq(u64 unused)
 static void guest_creates_two(void)
 {
 	savic_enable();
-	init_ap(0, guest_ap_without_irq);
-	init_ap(1, guest_ap_without_irq);
-	GUEST_ASSERT_EQ(create_ap(0), GHCB_OK);
+	snp_vmsa_prepare(0, guest_ap_without_irq, 0);
+	snp_vmsa_prepare(1, guest_ap_without_irq, 0);
+	GUEST_ASSERT_EQ(snp_ap_create(1, 0), GHCB_OK);
 	GUEST_SYNC(0);
-	GUEST_ASSERT_EQ(create_ap(1), GHCB_OK);
+	GUEST_ASSERT_EQ(snp_ap_create(1, 1), GHCB_OK);
 	GUEST_DONE();
 }
 
@@ -218,33 +188,32 @@ static void guest_done(u64 unused)
 static void guest_destroys_ap(void)
 {
 	savic_enable();
-	init_ap(0, guest_done);
-	init_ap(1, guest_done);
+	snp_vmsa_prepare(0, guest_done, 0);
+	snp_vmsa_prepare(1, guest_done, 0);
 	while (!READ_ONCE(round_started))
 		cpu_relax();
 
 	/* The vCPU as launched, and then one without ever having run. */
-	GUEST_ASSERT_EQ(snp_ap_request(SVM_VMGEXIT_AP_DESTROY, 1, 0, 0), GHCB_OK);
+	GUEST_ASSERT_EQ(snp_ap_destroy(1), GHCB_OK);
 	GUEST_SYNC(1);
 	savic_send_ipi(1, IPI_VECTOR);
 	GUEST_SYNC(2);
 
-	GUEST_ASSERT_EQ(create_ap(0), GHCB_OK);
-	GUEST_ASSERT_EQ(snp_ap_request(SVM_VMGEXIT_AP_DESTROY, 1, 0, 0), GHCB_OK);
+	GUEST_ASSERT_EQ(snp_ap_create(1, 0), GHCB_OK);
+	GUEST_ASSERT_EQ(snp_ap_destroy(1), GHCB_OK);
 	GUEST_SYNC(3);
 
-	GUEST_ASSERT_EQ(create_ap(1), GHCB_OK);
+	GUEST_ASSERT_EQ(snp_ap_create(1, 1), GHCB_OK);
 	GUEST_DONE();
 }
 
 static void guest_bad_requests(void)
 {
 	u64 features = snp_sev_features();
-	gpa_t gpa = vmsa_gpa(0);
+	gpa_t gpa = snp_vmsa_gpa(0);
 
 	savic_enable();
-	snp_vmsa_init(aps[0].vmsa, guest_ap, 0, aps[0].stack + sizeof(aps[0].stack));
-	snp_vmsa_seal(aps[0].vmsa);
+	snp_vmsa_prepare(0, guest_ap, 0);
 
 	GUEST_ASSERT_NE(snp_ap_request(SVM_VMGEXIT_AP_CREATE, 7, gpa, features), GHCB_OK);
 	GUEST_ASSERT_NE(snp_ap_request(SVM_VMGEXIT_AP_CREATE, -1u, gpa, features), GHCB_OK);
@@ -266,40 +235,38 @@ static void guest_bad_requests(void)
 static void guest_seals_later(void)
 {
 	savic_enable();
-	snp_vmsa_init(aps[0].vmsa, guest_ap_with_irq, 0, aps[0].stack + sizeof(aps[0].stack));
-	GUEST_ASSERT_EQ(create_ap(0), GHCB_OK);
+	snp_vmsa_init(0, guest_ap_with_irq, 0);
+	GUEST_ASSERT_EQ(snp_ap_create(1, 0), GHCB_OK);
 	GUEST_SYNC(1);
-	snp_vmsa_seal(aps[0].vmsa);
+	snp_vmsa_seal(0);
 	GUEST_DONE();
 }
 
 /* What VMRUN refuses. */
 static void guest_bad_vmsa(u64 which)
 {
-	void *vmsa = aps[0].vmsa;
-
-	snp_vmsa_init(vmsa, guest_ap, 0, aps[0].stack + sizeof(aps[0].stack));
+	snp_vmsa_init(0, guest_ap, 0);
 	switch (which) {
 	case 0:
 		/* Not sealed. */
 		break;
 	case 1:
 		/* The engine on, with reserved bits. */
-		snp_vmsa_write(vmsa, VMSA_SAVIC_CTL, savic_page_gpa(1) | BIT_ULL(52) |
-						     MSR_AMD64_SAVIC_EN);
+		snp_vmsa_write(0, VMSA_SAVIC_CTL, savic_page_gpa(1) | BIT_ULL(52) |
+						  MSR_AMD64_SAVIC_EN);
 		break;
 	case 2:
 		/* No such physical address. */
-		snp_vmsa_write(vmsa, VMSA_SAVIC_CTL, BIT_ULL(50) | MSR_AMD64_SAVIC_EN);
+		snp_vmsa_write(0, VMSA_SAVIC_CTL, BIT_ULL(50) | MSR_AMD64_SAVIC_EN);
 		break;
 	case 3:
 		/* Features that the VM doesn't have: vTOM. */
-		snp_vmsa_write(vmsa, VMSA_SEV_FEATURES, snp_sev_features() | BIT_ULL(1));
+		snp_vmsa_write(0, VMSA_SEV_FEATURES, snp_sev_features() | BIT_ULL(1));
 		break;
 	}
 	if (which)
-		snp_vmsa_seal(vmsa);
-	GUEST_ASSERT_EQ(create_ap(0), GHCB_OK);
+		snp_vmsa_seal(0);
+	GUEST_ASSERT_EQ(snp_ap_create(1, 0), GHCB_OK);
 	GUEST_DONE();
 }
 
@@ -310,16 +277,10 @@ FIXTURE(savic_ap) {
 
 FIXTURE_SETUP(savic_ap)
 {
-	const size_t size = NR_ROUNDS * sizeof(struct ap_page);
-	gva_t gva;
-
 	self->vm = vm_savic_create(2, guest_first_ap, self->vcpus);
 	vm_install_exception_handler(self->vm, IPI_VECTOR, savic_irq_handler);
 	vm_install_exception_handler(self->vm, NMI_VECTOR, savic_nmi_handler);
-
-	gva = vm_alloc_pages(self->vm, size / PAGE_SIZE);
-	write_guest_global(self->vm, aps, (struct ap_page *)gva);
-	write_guest_global(self->vm, aps_gpa, addr_gva2gpa(self->vm, gva));
+	snp_alloc_vmsas(self->vm, NR_ROUNDS);
 }
 
 FIXTURE_TEARDOWN(savic_ap)

@@ -207,10 +207,6 @@ static void guest_moved(void)
 	GUEST_DONE();
 }
 
-/* A VMSA and a stack for vCPU 1.  Guest only. */
-static u8 *ap;
-static gpa_t ap_gpa;
-
 static void guest_ap(u64 unused)
 {
 	savic_enable();
@@ -227,13 +223,11 @@ static void guest_creator(void)
 	ghcb_ioapic_write(IOAPIC_REDIR(LINE_GSI(0)), IOAPIC_LEVEL | LINE_VECTOR(0));
 	GUEST_SYNC(1);
 
-	GUEST_ASSERT_EQ(snp_ap_request(SVM_VMGEXIT_AP_DESTROY, 1, 0, 0), GHCB_OK);
+	GUEST_ASSERT_EQ(snp_ap_destroy(1), GHCB_OK);
 	GUEST_SYNC(2);
 
-	snp_vmsa_init(ap, guest_ap, 0, ap + 2 * PAGE_SIZE);
-	snp_vmsa_seal(ap);
-	GUEST_ASSERT_EQ(snp_ap_request(SVM_VMGEXIT_AP_CREATE, 1, ap_gpa,
-				       snp_sev_features()), GHCB_OK);
+	snp_vmsa_prepare(0, guest_ap, 0);
+	GUEST_ASSERT_EQ(snp_ap_create(1, 0), GHCB_OK);
 	GUEST_DONE();
 }
 
@@ -499,14 +493,11 @@ TEST(savic_level_destroyed)
 	struct kvm_vcpu *vcpus[2];
 	pthread_t thread;
 	struct test_vm t;
-	gva_t gva;
 
 	t.vm = vm_savic_create(2, guest_creator, vcpus);
 	t.vcpu = vcpus[0];
 	setup_lines(&t);
-	gva = vm_alloc_pages(t.vm, 2);
-	write_guest_global(t.vm, ap, (u8 *)gva);
-	write_guest_global(t.vm, ap_gpa, addr_gva2gpa(t.vm, gva));
+	snp_alloc_vmsas(t.vm, 1);
 	launch(&t, guest_creator);
 
 	EXPECT_TRUE(savic_vcpu_run(vcpus[0]));

@@ -21,7 +21,6 @@
 
 #define AP_ID		1
 #define NR_VMSAS	2
-#define STACK_PAGES	2
 
 /* Each has a reason, and there are less than ten. */
 #define MAX_EAGAINS	1000
@@ -29,23 +28,13 @@
 /* Only to end a test that hangs. */
 #define TIMEOUT_SECS	60
 
-struct ap_page {
-	u8 vmsa[PAGE_SIZE];
-	u8 stack[STACK_PAGES * PAGE_SIZE];
-};
-
 /* Guest only. */
-static struct ap_page *aps;
-static gpa_t aps_gpa;
 static bool ap_waits;
 
 static enum ghcb_status request_ap(u32 op, u32 i, void (*entry)(u64))
 {
-	gpa_t gpa = aps_gpa + i * sizeof(struct ap_page) + offsetof(struct ap_page, vmsa);
-
-	snp_vmsa_init(aps[i].vmsa, entry, 0, aps[i].stack + sizeof(aps[i].stack));
-	snp_vmsa_seal(aps[i].vmsa);
-	return snp_ap_request(op, AP_ID, gpa, snp_sev_features());
+	snp_vmsa_prepare(i, entry, 0);
+	return snp_ap_request(op, AP_ID, snp_vmsa_gpa(i), snp_sev_features());
 }
 
 static void guest_ap(u64 unused)
@@ -63,7 +52,7 @@ static void guest_creator(void)
 static void guest_destroyer(void)
 {
 	GUEST_SYNC(0);
-	GUEST_ASSERT_EQ(snp_ap_request(SVM_VMGEXIT_AP_DESTROY, AP_ID, 0, 0), GHCB_OK);
+	GUEST_ASSERT_EQ(snp_ap_destroy(AP_ID), GHCB_OK);
 	GUEST_SYNC(1);
 	GUEST_ASSERT_EQ(request_ap(SVM_VMGEXIT_AP_CREATE, 1, guest_ap), GHCB_OK);
 	GUEST_DONE();
@@ -176,13 +165,11 @@ FIXTURE_VARIANT_ADD(snp_hotplug, savic) {
 
 FIXTURE_SETUP(snp_hotplug)
 {
-	const size_t size = NR_VMSAS * sizeof(struct ap_page);
 	struct vm_shape shape = {
 		.mode = VM_MODE_DEFAULT,
 		.type = KVM_X86_SNP_VM,
 		.vmsa_features = variant->vmsa_features,
 	};
-	gva_t gva;
 
 	if (variant->vmsa_features && !kvm_has_savic())
 		SKIP(return, SAVIC_MISSING);
@@ -195,10 +182,7 @@ FIXTURE_SETUP(snp_hotplug)
 	vm_install_exception_handler(self->vm, VC_VECTOR, savic_vc_handler);
 	vm_install_exception_handler(self->vm, IPI_VECTOR, savic_irq_handler);
 	vm_install_exception_handler(self->vm, MSI_VECTOR, savic_irq_handler);
-
-	gva = vm_alloc_pages(self->vm, size / PAGE_SIZE);
-	write_guest_global(self->vm, aps, (struct ap_page *)gva);
-	write_guest_global(self->vm, aps_gpa, addr_gva2gpa(self->vm, gva));
+	snp_alloc_vmsas(self->vm, NR_VMSAS);
 }
 
 FIXTURE_TEARDOWN(snp_hotplug)
