@@ -1,6 +1,6 @@
 /*
  * Exits for what comes from outside (INTR, NMI, INIT: 15.13, 15.17), for a task
- * switch (15.14.1) and for some writes of CR0 (15.9)
+ * switch (15.14.1) and for some writes of CR0 (15.9); VM_CR (15.30.1)
  *
  * SPDX-License-Identifier: GPL-2.0-only
  */
@@ -18,7 +18,13 @@
 #define ICR_INIT		(5 << 8 | BIT(14))
 #define MSR_X2APIC_SVR		0x80f
 
+#define MSR_VM_CR		0xc0010114
+#define VM_CR_R_INIT		BIT(1)
+#define VM_CR_LOCK		BIT(3)
+#define VM_CR_SVMDIS		BIT(4)
+
 #define NMI			2
+#define SX			30
 #define NP			11
 #define VECTOR			0x41
 #define RFLAGS_IF		BIT(9)
@@ -147,7 +153,8 @@ static void test_nmi(void)
 
 /* CPU 1: in the guest when guest_count is not 0, and done when it has passed STGI */
 static volatile u64 guest_count;
-static volatile bool passed_stgi, init_intercepted;
+static volatile u64 passed_stgi;
+static volatile bool init_intercepted;
 static struct vcpu other;
 
 static void other_cpu(void *fn)
@@ -220,6 +227,84 @@ static void test_init(void)
 		cpu_relax();
 	ap_init();
 	check_eq(eventually(&other.vmcb->exit_code), EXIT_INIT, "in HLT, without an interrupt");
+}
+
+/* CPU 1 */
+static volatile u64 redirected, redirect_error, halted, woken;
+
+static void on_sx(struct regs *r)
+{
+	redirect_error = r->error_code;
+	redirected++;
+}
+
+static void redirects(void *arg)
+{
+	wrmsr(MSR_VM_CR, VM_CR_R_INIT);
+	halted = 1;
+	while (!redirected)
+		asm volatile("hlt");
+	woken = 1;
+}
+
+static void clear_vm_cr(void *arg)
+{
+	wrmsr(MSR_VM_CR, 0);
+}
+
+static void test_r_init(void)
+{
+	ap_restart();
+	section("APM2 15.30.1", "With VM_CR.R_INIT, an INIT that is not intercepted is #SX with error code 1.");
+	ap_run(redirects, NULL);
+	eventually(&halted);
+	ap_init();
+	check_eq(eventually(&redirected), 1, "#SX");
+	check_eq(redirect_error, 1, "its error code");
+	check(eventually(&woken), "the CPU goes on, also one that has halted");
+	ap_wait();
+
+	redirected = 0;
+	run_other_cpu(g_count, true);
+	ap_init();
+	check_eq(eventually(&other.vmcb->exit_code), EXIT_INIT, "an intercepted INIT exits");
+	check_eq(eventually(&redirected), 1, "and is #SX of the host when GIF is set");
+	check(eventually(&passed_stgi), "which goes on");
+
+	ap_run(clear_vm_cr, NULL);
+	ap_wait();
+	redirected = 0;
+	ap_init();
+	ap_restart();
+	check_eq(redirected, 0, "without R_INIT it resets the CPU again");
+}
+
+/* To be the last test: LOCK stays. */
+static void test_vm_cr(void)
+{
+	u64 efer = rdmsr(MSR_EFER), val;
+	u32 a, b, c, d;
+
+	section("APM2 15.30.1", "VM_CR.SVMDIS makes EFER.SVME a bit that must be zero; LOCK keeps it as it is.");
+	check(rdmsr_safe(MSR_VM_CR, &val) == NO_EXCEPTION && !val, "VM_CR is 0 after reset");
+	check_eq(wrmsr_safe(MSR_VM_CR, BIT(5)), GP, "reserved bits: #GP");
+	check_eq(wrmsr_safe(MSR_VM_CR, VM_CR_SVMDIS), GP, "SVMDIS while EFER.SVME is 1: #GP");
+	wrmsr(MSR_EFER, efer & ~EFER_SVME);
+	wrmsr(MSR_VM_CR, VM_CR_SVMDIS);
+	check_eq(rdmsr(MSR_VM_CR), VM_CR_SVMDIS, "SVMDIS while it is 0");
+	check_eq(wrmsr_safe(MSR_EFER, efer), GP, "then EFER.SVME: #GP");
+	check_eq(wrmsr_safe(MSR_EFER, efer & ~EFER_SVME), NO_EXCEPTION, "but no other bit");
+	cpuid(0x80000001, 0, &a, &b, &c, &d);
+	check(c & BIT(2), "CPUID reports SVM all the same");
+	wrmsr(MSR_VM_CR, 0);
+	check_eq(wrmsr_safe(MSR_EFER, efer), NO_EXCEPTION, "without SVMDIS EFER.SVME can be set again");
+
+	wrmsr(MSR_EFER, efer & ~EFER_SVME);
+	wrmsr(MSR_VM_CR, VM_CR_LOCK);
+	wrmsr(MSR_VM_CR, VM_CR_SVMDIS | VM_CR_R_INIT);
+	check_eq(rdmsr(MSR_VM_CR), VM_CR_LOCK | VM_CR_R_INIT, "with LOCK, writes change neither LOCK nor SVMDIS");
+	wrmsr(MSR_EFER, efer);
+	check_eq(wrmsr_safe(MSR_VM_CR, VM_CR_SVMDIS), GP, "SVMDIS while EFER.SVME is 1: #GP, with LOCK as well");
 }
 
 /* ---- CR0 --------------------------------------------------------------------- */
@@ -415,9 +500,12 @@ void test_main(void)
 	svm_init();
 	set_handler(VECTOR, on_irq);
 	set_handler(NMI, on_nmi);
+	set_handler(SX, on_sx);
 	test_intr();
 	test_nmi();
 	test_selective_cr0();
 	test_task_switch();
 	test_init();
+	test_r_init();
+	test_vm_cr();
 }

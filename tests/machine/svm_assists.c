@@ -20,7 +20,11 @@
 #define EXIT_EFER_TRAP		0x8f
 #define EXIT_CR4_TRAP		0x94
 
+#define MSR_DOORBELL		0xc001011b
+
 #define VECTOR			0x41
+#define COUNTED			0x42	/* its handler does not exit */
+#define DOORBELLS		50
 
 #define INFO_MOV		BIT(63)
 #define CR4_PCE			BIT(8)
@@ -36,6 +40,33 @@ static void on_event(struct regs *r)
 	event_rip = r->rip;
 	event_error = r->error_code;
 	vmmcall(0x200);
+}
+
+static volatile u64 counted, rounds, doorbells;
+
+static void on_counted(struct regs *r)
+{
+	counted++;
+}
+
+/* Without an exit, and without PAUSE: nothing but the doorbells disturbs it. */
+static void g_disturbed(void)
+{
+	while (doorbells < DOORBELLS)
+		rounds++;
+	vmmcall(counted);
+}
+
+static void cpu_1_rings(void *arg)
+{
+	while (doorbells < DOORBELLS) {
+		u64 seen = rounds;
+
+		while (rounds < seen + 1000)
+			cpu_relax();
+		wrmsr(MSR_DOORBELL, (u64)arg);
+		doorbells++;
+	}
 }
 
 /* One instruction each. */
@@ -299,6 +330,15 @@ static void test_injection(void)
 	check_eq(svm_run(&v), EXIT_VMMCALL, "EVENTINJ of #GP");
 	check_eq(event_error, 0x77, "with its error code");
 
+	section("APM2 15.20", "An event is delivered once, whatever becomes of the CPU afterwards.");
+	start(g_disturbed);
+	v.vmcb->event_inj = EVENT_VALID | EVENT_INTR | COUNTED;
+	ap_run(cpu_1_rings, (void *)(u64)apic_id());
+	check_eq(svm_run(&v), EXIT_VMMCALL, "an interrupt, and doorbells of another CPU");
+	check_eq(v.vmcb->rax, 1, "are one interrupt");
+	ap_wait();
+
+	section("APM2 15.20", "EVENTINJ delivers an event through the IDT before the first instruction of the guest.");
 	/* No IDT: the delivery faults, which makes #DF of #GP. */
 	start(g_nop);
 	v.vmcb->idtr.limit = 0;
@@ -322,6 +362,7 @@ void test_main(void)
 	svm_init();
 	test_tsc();
 	set_handler(VECTOR, on_event);
+	set_handler(COUNTED, on_counted);
 	set_handler(BP, on_event);
 	set_handler(GP, on_event);
 	test_next_rip();

@@ -25,6 +25,7 @@ typedef struct X86SevState {
     /* MSRs of the host */
     uint64_t syscfg;            /* C001_0010 */
     uint64_t hwcr;              /* C001_0015 */
+    uint64_t vm_cr;             /* C001_0114 */
     uint64_t rmp_base;          /* C001_0132 */
     uint64_t rmp_end;           /* C001_0133 */
 

@@ -182,6 +182,10 @@ void snp_host_cpu_init(X86CPU *cpu, const X86SevState *before)
 
     sev->syscfg = before->syscfg;
     sev->hwcr = before->hwcr;
+    sev->vm_cr = before->vm_cr;
+    if (!(sev->vm_cr & VM_CR_LOCK)) {
+        sev->vm_cr &= ~VM_CR_SVMDIS;
+    }
     sev->rmp_base = before->rmp_base;
     sev->rmp_end = before->rmp_end;
 }

@@ -22,6 +22,15 @@
 /* MSR C001_0015 HWCR */
 #define HWCR_SMM_LOCK                   (1ULL << 0)
 #define HWCR_TSC_FREQ_SEL               (1ULL << 24)
+/* MSR C001_0114 VM_CR (15.30.1) */
+#define VM_CR_DPD                       (1ULL << 0)
+#define VM_CR_R_INIT                    (1ULL << 1)
+#define VM_CR_DIS_A20M                  (1ULL << 2)
+#define VM_CR_LOCK                      (1ULL << 3)
+#define VM_CR_SVMDIS                    (1ULL << 4)
+#define VM_CR_WRITABLE                  (VM_CR_DPD | VM_CR_R_INIT | \
+                                         VM_CR_DIS_A20M | VM_CR_LOCK | \
+                                         VM_CR_SVMDIS)
 
 /* Features that TCG can offer with snp-host=on only. */
 uint64_t snp_host_supported_features(FeatureWord w);
@@ -38,6 +47,8 @@ void snp_host_cpuid(X86CPU *cpu, uint32_t index, uint32_t *eax,
 
 /* MSRs as firmware leaves them for the operating system (15.34.2, 15.36.4). */
 void snp_host_cpu_reset(X86CPU *cpu);
+/* INIT of a CPU with VM_CR.R_INIT: raises #SX in its place (15.28). */
+void snp_host_redirect_init(X86CPU *cpu);
 /* INIT leaves MSRs alone that RESET does not. */
 void snp_host_cpu_init(X86CPU *cpu, const X86SevState *before);
 

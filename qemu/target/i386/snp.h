@@ -67,6 +67,7 @@
 #define MSR_AMD64_IORR_MASK1            0xc0010019
 #define MSR_AMD64_TOP_MEM               0xc001001a
 #define MSR_AMD64_TOP_MEM2              0xc001001d
+#define MSR_AMD64_VM_CR                 0xc0010114
 #define MSR_AMD64_SMM_KEY               0xc0010119
 #define MSR_AMD64_RMP_BASE              0xc0010132
 #define MSR_AMD64_RMP_END               0xc0010133

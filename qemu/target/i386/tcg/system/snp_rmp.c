@@ -1091,6 +1091,9 @@ bool snp_rdmsr(CPUX86State *env, uint32_t msr, uint64_t *val)
     case MSR_K7_HWCR:
         *val = env->sev.hwcr;
         return true;
+    case MSR_AMD64_VM_CR:
+        *val = env->sev.vm_cr;
+        return true;
     case MSR_AMD64_RMP_BASE:
         *val = env->sev.rmp_base;
         return true;
@@ -1100,6 +1103,21 @@ bool snp_rdmsr(CPUX86State *env, uint32_t msr, uint64_t *val)
     default:
         return false;
     }
+}
+
+static SnpMsrWrite write_vm_cr(CPUX86State *env, uint64_t val)
+{
+    const uint64_t locked = VM_CR_LOCK | VM_CR_SVMDIS;
+
+    if ((val & ~VM_CR_WRITABLE) ||
+        ((val & VM_CR_SVMDIS) && (env->efer & MSR_EFER_SVME))) {
+        return SNP_MSR_GP;
+    }
+    if (env->sev.vm_cr & VM_CR_LOCK) {
+        val = (val & ~locked) | (env->sev.vm_cr & locked);
+    }
+    env->sev.vm_cr = val;
+    return SNP_MSR_DONE;
 }
 
 SnpMsrWrite snp_wrmsr(CPUX86State *env, uint32_t msr, uint64_t val)
@@ -1123,6 +1141,13 @@ SnpMsrWrite snp_wrmsr(CPUX86State *env, uint32_t msr, uint64_t val)
     case MSR_K7_HWCR:
         env->sev.hwcr = val | (env->sev.hwcr & HWCR_SMM_LOCK);
         return SNP_MSR_DONE;
+
+    case MSR_AMD64_VM_CR:
+        return write_vm_cr(env, val);
+    case MSR_EFER:
+        /* 15.30.1: SVMDIS makes SVME a bit that must be zero. */
+        return (val & MSR_EFER_SVME) && (env->sev.vm_cr & VM_CR_SVMDIS)
+               ? SNP_MSR_GP : SNP_MSR_OTHER;
 
     case MSR_AMD64_RMP_BASE:
     case MSR_AMD64_RMP_END:

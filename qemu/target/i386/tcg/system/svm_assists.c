@@ -22,6 +22,9 @@
 
 #define MAX_INSN_BYTES          15
 
+/* The one error code of #SX (15.28) */
+#define SX_INIT_REDIRECTION     1
+
 bool snp_vmrun_pages_ok(CPUX86State *env, hwaddr vmcb)
 {
     /* 15.36.12: #GP(0) for both. */
@@ -137,6 +140,17 @@ void svm_prepare_exit(CPUX86State *env, uint64_t exit_code,
     x86_stq_phys(cs, VMCB(env, control.next_rip), next_rip);
     x86_stq_phys(cs, VMCB(env, control.insn_len), ldq_le_p(bytes));
     x86_stq_phys(cs, VMCB(env, control.insn_len) + 8, ldq_le_p(bytes + 8));
+}
+
+/* Held back and intercepted INITs do not get here. */
+void snp_host_redirect_init(X86CPU *cpu)
+{
+    CPUX86State *env = &cpu->env;
+
+    if (env->sev.vm_cr & VM_CR_R_INIT) {
+        cpu_reset_interrupt(CPU(cpu), CPU_INTERRUPT_INIT);
+        raise_exception_err(env, EXCP1E_SX, SX_INIT_REDIRECTION);
+    }
 }
 
 bool svm_pause_filtered(CPUX86State *env)
