@@ -7,16 +7,11 @@
 #include "svm.h"
 
 #define EXIT_WRITE_CR0		0x10
-#define EXIT_EXCP		0x40
 #define EXIT_CR0_SEL_WRITE	0x65
 #define EXIT_TASK_SWITCH	0x7d
 
-#define MSR_X2APIC_EOI		0x80b
-#define MSR_X2APIC_IRR		0x820
-#define MSR_X2APIC_ICR		0x830
 #define ICR_NMI			(4 << 8)
 #define ICR_INIT		(5 << 8 | BIT(14))
-#define MSR_X2APIC_SVR		0x80f
 
 #define MSR_VM_CR		0xc0010114
 #define VM_CR_R_INIT		BIT(1)

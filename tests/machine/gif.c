@@ -8,10 +8,6 @@
 #define VECTOR		0x41
 #define ROUNDS		1000000
 #define PATIENCE	100000
-
-#define MSR_EOI		0x80b
-#define MSR_SVR		0x80f
-#define MSR_SELF_IPI	0x83f
 #define SVR_ENABLE	BIT(8)
 
 static volatile u64 interrupts;
@@ -20,7 +16,7 @@ static volatile bool done;
 static void on_interrupt(struct regs *r)
 {
 	interrupts++;
-	wrmsr(MSR_EOI, 0);
+	wrmsr(MSR_X2APIC_EOI, 0);
 }
 
 /* As an operating system does for each task that it switches to */
@@ -40,13 +36,13 @@ void test_main(void)
 	section("APM2 15.17", "CLGI holds interrupts pending, STGI lets them in; the flag is each CPU's own.");
 	svm_init();
 	apic_id();
-	wrmsr(MSR_SVR, SVR_ENABLE | 0xff);
+	wrmsr(MSR_X2APIC_SVR, SVR_ENABLE | 0xff);
 	set_handler(VECTOR, on_interrupt);
 	ap_run(restore_fpu, NULL);
 	asm volatile("sti");
 	for (u64 i = 0; i < ROUNDS && !early && !late; i++) {
 		asm volatile("clgi" : : : "memory");
-		wrmsr(MSR_SELF_IPI, VECTOR);
+		wrmsr(MSR_X2APIC_SELF_IPI, VECTOR);
 		asm volatile("nop" : : : "memory");
 		early += interrupts != i;
 		asm volatile("stgi" : : : "memory");

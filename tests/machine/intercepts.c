@@ -7,14 +7,11 @@
  */
 #include "svm.h"
 
-#define EXIT_EXCP		0x40
 #define EXIT_RDPRU		0x8e
-#define EXIT_EFER_TRAP		0x8f
 #define EXIT_CR_TRAP(n)		(0x90 + (n))
 #define EXIT_INVPCID		0xa2
 #define EXIT_BUS_LOCK		0xa5
 
-#define MSR_LSTAR		0xc0000082
 #define EFER_NXE		BIT(11)
 #define CR0_TS			BIT(3)
 #define CR4_PCE			BIT(8)

@@ -6,7 +6,6 @@
  */
 #include "snp.h"
 
-#define MSR_DOORBELL		0xc001011b
 #define MSR_CONTROL		0xc0010138
 #define CONTROL_ENABLE		BIT(0)
 #define CONTROL_ALLOWED_NMI	BIT(1)

@@ -9,18 +9,13 @@
 #define EXIT_READ_CR		0x00
 #define EXIT_WRITE_CR		0x10
 #define EXIT_WRITE_DR		0x30
-#define EXIT_EXCP		0x40
 #define EXIT_RDTSC		0x6e
-#define MSR_TSC_RATIO		0xc0000104
 #define EXIT_RDTSCP		0x87
 #define EXIT_SWINT		0x75
-#define EXIT_PAUSE		0x77
 #define EXIT_INVLPG		0x79
-#define EXIT_IO			0x7b
-#define EXIT_EFER_TRAP		0x8f
 #define EXIT_CR4_TRAP		0x94
 
-#define MSR_DOORBELL		0xc001011b
+#define MSR_TSC_RATIO		0xc0000104
 
 #define VECTOR			0x41
 #define COUNTED			0x42	/* its handler does not exit */

@@ -8,11 +8,6 @@
 #include "snp.h"
 
 #define TIMER			0x50
-#define X2APIC_EOI		0x80b
-#define X2APIC_SVR		0x80f
-#define X2APIC_LVTT		0x832
-#define X2APIC_TMICT		0x838
-#define X2APIC_TDCR		0x83e
 
 #define ROUNDS			30000
 #define TIMER_TICKS		200000
@@ -47,7 +42,7 @@ static u64 random(void)
 
 static void on_timer(struct regs *r)
 {
-	wrmsr(X2APIC_EOI, 0);
+	wrmsr(MSR_X2APIC_EOI, 0);
 }
 
 asm("fuzz_guest: rep; vmmcall; jmp fuzz_guest\n");
@@ -77,7 +72,7 @@ static u64 run(struct snp_vcpu *v, u32 ticks)
 	v->vmcb->event_inj = 0;
 	v->vmcb->int_state = 0;
 	v->vmcb->int_ctl = V_INTR_MASKING | V_GIF_ENABLE;
-	wrmsr(X2APIC_TMICT, ticks);
+	wrmsr(MSR_X2APIC_TMICT, ticks);
 	asm volatile("clgi; sti");
 	svm_vmrun((u64)v->vmcb, &v->regs, rdmsr(MSR_VM_HSAVE_PA));
 	asm volatile("cli");
@@ -138,9 +133,9 @@ void test_main(void)
 	/* So that no guest runs for ever */
 	apic_id();
 	set_handler(TIMER, on_timer);
-	wrmsr(X2APIC_SVR, 0x1ff);
-	wrmsr(X2APIC_TDCR, 0xb);
-	wrmsr(X2APIC_LVTT, TIMER);
+	wrmsr(MSR_X2APIC_SVR, 0x1ff);
+	wrmsr(MSR_X2APIC_TDCR, 0xb);
+	wrmsr(MSR_X2APIC_LVTT, TIMER);
 	wrmsr(0xc0000081, star);
 
 	section("APM2 15.35.8", "VMRUN of any VMSA ends in an exit and leaves the host as it was.");

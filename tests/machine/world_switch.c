@@ -8,16 +8,9 @@
 
 #define MSR_GHCB		0xc0010130
 #define MSR_GUEST_TSC_FREQ	0xc0010134
-#define MSR_LSTAR		0xc0000082
 #define MSR_PAT			0x277
 
-#define MSR_EOI			0x80b
-#define MSR_SVR			0x80f
-#define MSR_ICR			0x830
 #define EXIT_SMI		0x62
-#define EXIT_IO			0x7b
-#define EXIT_PAUSE		0x77
-#define EXIT_EFER_TRAP		0x8f
 #define EXIT_CR0_TRAP		0x90
 #define EXIT_CR4_TRAP		0x94
 #define EXIT_CR8_TRAP		0x98
@@ -844,7 +837,7 @@ static void test_secure_tsc(void)
 static void send_smi(void)
 {
 	asm volatile("clgi");
-	wrmsr(MSR_ICR, (u64)apic_id() << 32 | 2 << 8);
+	wrmsr(MSR_X2APIC_ICR, (u64)apic_id() << 32 | 2 << 8);
 }
 
 static void test_smi(void)
@@ -862,22 +855,22 @@ static void test_physical(void)
 	section("APM2 15.35.9", "INTR and NMI are automatic exits; they stay pending for the host.");
 	shared->result[21] = 0;
 	asm volatile("clgi");
-	wrmsr(MSR_ICR, (u64)apic_id() << 32 | 4 << 8);
+	wrmsr(MSR_X2APIC_ICR, (u64)apic_id() << 32 | 4 << 8);
 	shared->fn[0] = g_nmi;
 	check(snp_run(&v) == EXIT_NMI && shared->fn[0], "NMI, before the guest runs");
 	check_eq(shared->result[21], 1, "the host takes it");
 	check(snp_run(&v) == EXIT_VMGEXIT && !shared->fn[0], "and on, without it");
 	check_eq(shared->result[21], 1, "the guest does not");
 
-	wrmsr(MSR_SVR, 0x1ff);
+	wrmsr(MSR_X2APIC_SVR, 0x1ff);
 	events = 0;
 	asm volatile("clgi; sti" : : : "memory");
-	wrmsr(MSR_ICR, (u64)apic_id() << 32 | VECTOR);
+	wrmsr(MSR_X2APIC_ICR, (u64)apic_id() << 32 | VECTOR);
 	shared->fn[0] = g_nmi;
 	check(snp_run(&v) == EXIT_INTR && shared->fn[0], "INTR, before the guest runs");
 	asm volatile("cli" : : : "memory");
 	check_eq(events, 1, "the host takes it");
-	wrmsr(MSR_EOI, 0);
+	wrmsr(MSR_X2APIC_EOI, 0);
 	check(snp_run(&v) == EXIT_VMGEXIT && !shared->fn[0], "and on, without it");
 }
 

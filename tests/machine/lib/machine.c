@@ -10,8 +10,6 @@
 #define TRAMPOLINE	0x8000UL
 
 #define MSR_APIC_BASE	0x1b
-#define MSR_X2APIC_ID	0x802
-#define MSR_X2APIC_ICR	0x830
 #define ICR_INIT	0x4500
 #define ICR_SIPI	0x4600
 

@@ -24,6 +24,17 @@ typedef uint64_t u64;
 #define BIT(n)		(1ULL << (n))
 #define ARRAY_SIZE(a)	(sizeof(a) / sizeof((a)[0]))
 
+/* The local APIC in x2APIC mode, in which apic_id() leaves it */
+#define MSR_X2APIC_ID		0x802
+#define MSR_X2APIC_EOI		0x80b
+#define MSR_X2APIC_SVR		0x80f
+#define MSR_X2APIC_IRR		0x820
+#define MSR_X2APIC_ICR		0x830
+#define MSR_X2APIC_LVTT		0x832
+#define MSR_X2APIC_TMICT	0x838
+#define MSR_X2APIC_TDCR		0x83e
+#define MSR_X2APIC_SELF_IPI	0x83f
+
 /* To be defined by the test */
 void test_main(void);
 

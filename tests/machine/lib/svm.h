@@ -9,9 +9,12 @@
 #include "machine.h"
 
 #define MSR_EFER		0xc0000080
+#define MSR_LSTAR		0xc0000082
 #define MSR_VM_HSAVE_PA		0xc0010117
+#define MSR_DOORBELL		0xc001011b
 #define EFER_SVME		BIT(12)
 
+#define EXIT_EXCP		0x40
 #define EXIT_VC			0x5d
 #define EXIT_INTR		0x60
 #define EXIT_NMI		0x61
@@ -19,11 +22,14 @@
 #define EXIT_VINTR		0x64
 #define EXIT_CPUID		0x72
 #define EXIT_IRET		0x74
+#define EXIT_PAUSE		0x77
 #define EXIT_HLT		0x78
+#define EXIT_IO			0x7b
 #define EXIT_MSR		0x7c
 #define EXIT_SHUTDOWN		0x7f
 #define EXIT_VMRUN		0x80
 #define EXIT_VMMCALL		0x81
+#define EXIT_EFER_TRAP		0x8f
 #define EXIT_IDLE_HLT		0xa6
 #define EXIT_NPF		0x400
 #define EXIT_VMGEXIT		0x403
