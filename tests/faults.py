@@ -293,6 +293,10 @@ FAULTS = [
     ("7 12", "a timer that expires before the engine is on is lost", "savic_timer_test engine_off", [
         ("savic_deliver_interrupt:\tset_bit(vector, savic->pending);",
          "\tif (!M || VALID_PAGE(READ_ONCE(savic->gpa)))\n\t\tset_bit(vector, savic->pending);")]),
+    ("12", "KVM waits for a deadline that nobody is told of", "savic_trace_test timer_advance", [
+        ("savic_timer_requested:\treturn control->update_irr &&", "\tif (M)\n\t\treturn true;\n\treturn control->update_irr &&")]),
+    ("12", "KVM doesn't wait for the deadline", "savic_trace_test timer_advance", [
+        ("savic_timer_requested:\treturn control->update_irr &&", "\treturn !M && control->update_irr &&")]),
     ("12", "a vCPU leaves its timer on the CPU that it leaves", "savic_timer_test migrated", [
         ("lapic.c:__kvm_migrate_apic_timer:if (hrtimer_cancel(timer))", "if (hrtimer_cancel(timer) && !M)")]),
 

@@ -427,6 +427,26 @@ int savic_prepare_vmrun(struct vcpu_svm *svm)
 }
 
 /**
+ * savic_timer_requested - does the coming VMRUN bring the interrupt of the timer?
+ * @svm: the vCPU that is about to VMRUN on this CPU
+ *
+ * KVM's timer fires before the guest's deadline, by about the time that it takes to get
+ * back into the guest.  What is left of that time has to be waited for before VMRUN, lest
+ * the guest be interrupted too early, but only if VMRUN brings the interrupt: a timer
+ * that is masked has nothing to deliver.
+ *
+ * Called after savic_prepare_vmrun(), with IRQs and GIF disabled.
+ */
+bool savic_timer_requested(struct vcpu_svm *svm)
+{
+	u8 vector = kvm_lapic_get_reg(svm->vcpu.arch.apic, APIC_LVTT);
+	struct vmcb_control_area *control = &svm->vmcb->control;
+
+	return control->update_irr &&
+	       (control->requested_irr[vector / 64] & BIT_ULL(vector % 64));
+}
+
+/**
  * savic_complete_vmrun - see what hardware took
  * @svm: the vCPU that just left the guest on this CPU
  *

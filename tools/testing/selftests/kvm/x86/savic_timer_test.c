@@ -168,7 +168,11 @@ static void guest_deadline(u64 tsc_khz)
 	setup();
 	timer_write(APIC_LVTT, APIC_LVT_TIMER_TSCDEADLINE | VECTOR);
 	for (i = 1; i <= NR_ROUNDS; i++) {
-		wrmsr(MSR_IA32_TSC_DEADLINE, rdtsc() + tsc_khz);
+		deadline = rdtsc() + tsc_khz;
+		wrmsr(MSR_IA32_TSC_DEADLINE, deadline);
+		savic_wait_for_irqs(VECTOR, i);
+		/* KVM's own timer fires before that. */
+		GUEST_ASSERT(rdtsc() >= deadline);
 		expect_irqs(i);
 		GUEST_ASSERT_EQ(rdmsr(MSR_IA32_TSC_DEADLINE), 0ul);
 	}

@@ -90,9 +90,10 @@ static void trace_only(struct test_vm *t, const char * const *events)
 
 #define trace_only(t, ...) trace_only(t, (const char * const []) { __VA_ARGS__, NULL })
 
-/* What was recorded since the last call, each as "event: fields". */
+/* What was recorded since the last call, each as "event: fields", without "kvm_savic_" or "kvm_". */
 static void trace_read(struct test_vm *t, struct events *events)
 {
+	static const char ours[] = "savic_", start[] = ": kvm_";
 	char path[192], line[512], *event;
 	FILE *f;
 
@@ -102,13 +103,15 @@ static void trace_read(struct test_vm *t, struct events *events)
 
 	events->nr = 0;
 	while (fgets(line, sizeof(line), f)) {
-		event = strstr(line, ": kvm_savic_");
+		event = strstr(line, start);
 		if (line[0] == '#' || !event)
 			continue;
 		TEST_ASSERT(events->nr < MAX_EVENTS, "More events than expected");
 		event[strcspn(event, "\n")] = 0;
-		snprintf(events->text[events->nr++], sizeof(events->text[0]), "%s",
-			 event + strlen(": kvm_savic_"));
+		event += strlen(start);
+		if (!strncmp(event, ours, strlen(ours)))
+			event += strlen(ours);
+		snprintf(events->text[events->nr++], sizeof(events->text[0]), "%s", event);
 	}
 	fclose(f);
 	trace_write(t, "trace", "");
@@ -401,6 +404,62 @@ TEST_F_TIMEOUT(savic_trace, nmi, TIMEOUT_SECS)
 	run(t->vcpus[0]);
 	trace_expect(t, "nmi: vcpu 0");
 	finish(t, t->vcpus[0]);
+}
+
+static void timer_write(u32 reg, u32 val)
+{
+	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(reg), val), GHCB_OK);
+}
+
+static void guest_deadlines(u64 tsc_khz)
+{
+	u64 deadline;
+
+	savic_enable();
+	savic_allow_vector(VECTOR);
+	timer_write(APIC_LVTT, APIC_LVT_TIMER_TSCDEADLINE | VECTOR);
+	GUEST_SYNC(0);
+	wrmsr(MSR_IA32_TSC_DEADLINE, rdtsc() + tsc_khz);
+	savic_wait_for_irqs(VECTOR, 1);
+	GUEST_SYNC(0);
+
+	timer_write(APIC_LVTT, APIC_LVT_MASKED | APIC_LVT_TIMER_TSCDEADLINE | VECTOR);
+	deadline = rdtsc() + tsc_khz;
+	wrmsr(MSR_IA32_TSC_DEADLINE, deadline);
+	while (rdtsc() < deadline)
+		cpu_relax();
+	/* Now KVM's timer has fired, and then the vCPU gets into the guest. */
+	GUEST_SYNC(0);
+	savic_settle();
+	GUEST_SYNC(0);
+
+	timer_write(APIC_LVTT, APIC_LVT_TIMER_TSCDEADLINE | VECTOR);
+	savic_wait_for_irqs(VECTOR, 2);
+	GUEST_SYNC(0);
+	GUEST_DONE();
+}
+
+/*
+ * KVM's timer fires before the deadline, and KVM then waits for that.  It must not while the
+ * timer is masked, as it would do so in vain.
+ */
+TEST_F_TIMEOUT(savic_trace, timer_advance, TIMEOUT_SECS)
+{
+	struct test_vm *t = &self->t;
+	struct kvm_vcpu *vcpu = t->vcpus[0];
+
+	vcpu_args_set(vcpu, 1, (u64)__vcpu_ioctl(vcpu, KVM_GET_TSC_KHZ, NULL));
+	launch(t, guest_deadlines, NULL);
+	run(vcpu);
+	trace_write(t, "events/kvm/kvm_wait_lapic_expire/enable", "1");
+	run(vcpu);
+	trace_expect(t, "wait_lapic_expire: vcpu 0: delta *");
+	run(vcpu);
+	run(vcpu);
+	trace_expect(t, NULL);
+	run(vcpu);
+	trace_expect(t, "wait_lapic_expire: vcpu 0: delta *");
+	finish(t, vcpu);
 }
 
 static void guest_pages(void)
