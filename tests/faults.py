@@ -57,6 +57,17 @@ FAULTS = [
         ("savic_deliver_interrupt:vector < SAVIC_FIRST_VECTOR", "!M && vector < SAVIC_FIRST_VECTOR")]),
     ("5", "the second NMI is forgotten", "savic_nmi_test two_pending", [
         ("savic_complete_vmrun:if (unlikely(vcpu->arch.nmi_pending))", "if (!M && unlikely(vcpu->arch.nmi_pending))")]),
+    ("4", "IPIs get to the first cluster only", "savic_ipi_test msr_icr, savic_ipi_test incomplete_ipi", [
+        ("lapic.c:kvm_icr_to_lapic_irq:irq->dest_id = icr_high;", "irq->dest_id = M ? icr_high & 0xffff : icr_high;")]),
+    ("2 8", "a backing page is registered for an index", "savic_ipi_test pages", [
+        ("savic_handle_register:target = kvm_get_vcpu_by_id(vcpu->kvm, apic_id);",
+         "target = M ? kvm_get_vcpu(vcpu->kvm, apic_id) : kvm_get_vcpu_by_id(vcpu->kvm, apic_id);")]),
+    ("8", "the vCPU whose index is the ID loses the page", "savic_ipi_test pages", [
+        ("savic_invalidate_range:\t\tvcpu->stat.savic_page_losses++;",
+         "\t\tvcpu->stat.savic_page_losses++;\n\t\tif (M) {\n\t\t\t__set_bit(vcpu->vcpu_id, vcpus);\n\t\t\tcontinue;\n\t\t}")]),
+    ("4", "a bad ICR by MSR is called a bad register", "savic_ipi_test refused", [
+        ("savic_handle_msr_vmgexit:\t\t\tsavic_refuse(svm, GHCB_ERR_INVALID_INPUT);",
+         "\t\t\tsavic_refuse(svm, M ? GHCB_ERR_MISSING_INPUT : GHCB_ERR_INVALID_INPUT);")]),
     ("4", "INIT, SIPI and SMI by ICR are accepted", "savic_ipi_test refused", [
         ("savic_send_ipi:default:\n\t\treturn false;", "default:\n\t\tnmi = false;\n\t\tif (!M)\n\t\t\treturn false;")]),
     ("4", "INIT, SIPI and SMI are forwarded", "savic_ipi_test refused", [
@@ -142,13 +153,13 @@ FAULTS = [
     ("4 11", "ICR and EOI by MSR are those of KVM's APIC", "savic_notify_test ipi_blocked, savic_level_test two_lines", [
         ("sev.c:sev_handle_vmgexit:savic_active(vcpu)", "!M && savic_active(vcpu)")]),
     ("11", "the PIC's ExtINT is pending", "savic_irq_test extint", [
-        ("lapic.c:kvm_apic_accept_pic_intr:vcpu->arch.apic->guest_apic_protected", "!M && vcpu->arch.apic->guest_apic_protected")]),
+        ("lapic.c:kvm_apic_accept_pic_intr:vcpu->arch.apic->guest_apic_hidden", "!M && vcpu->arch.apic->guest_apic_hidden")]),
     ("14", "KVM_GET_LAPIC works", "savic_api_test vcpu_ioctls", [
         ("x86.c:kvm_vcpu_ioctl_get_lapic:vcpu->arch.apic->guest_apic_protected", "!M && vcpu->arch.apic->guest_apic_protected")]),
     ("14", "KVM_SET_LAPIC works", "savic_api_test vcpu_ioctls", [
         ("x86.c:kvm_vcpu_ioctl_set_lapic:vcpu->arch.apic->guest_apic_protected", "!M && vcpu->arch.apic->guest_apic_protected")]),
     ("14", "KVM_INTERRUPT works", "savic_api_test split_irqchip", [
-        ("x86.c:kvm_vcpu_ioctl_interrupt:vcpu->arch.apic->guest_apic_protected", "!M && vcpu->arch.apic->guest_apic_protected")]),
+        ("x86.c:kvm_vcpu_ioctl_interrupt:vcpu->arch.apic->guest_apic_hidden", "!M && vcpu->arch.apic->guest_apic_hidden")]),
     ("4", "IPIs with some reasons are refused", "savic_ipi_test all_reasons", [
         ("savic_handle_vmgexit:if (!savic_forward_ipi(vcpu, info_1))",
          "if ((M && control->exit_info_2 >> 32 == 1) || !savic_forward_ipi(vcpu, info_1))")]),
@@ -297,6 +308,13 @@ FAULTS = [
         ("savic_timer_requested:\treturn control->update_irr &&", "\tif (M)\n\t\treturn true;\n\treturn control->update_irr &&")]),
     ("12", "KVM doesn't wait for the deadline", "savic_trace_test timer_advance", [
         ("savic_timer_requested:\treturn control->update_irr &&", "\treturn !M && control->update_irr &&")]),
+    ("15", "AP Creation doesn't start a vCPU that waits for SIPI", "snp_hotplug_test create_instead_of_sipi", [
+        ("x86.c:vcpu_block:if (kvm_check_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, vcpu))",
+         "if (!M && kvm_check_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, vcpu))")]),
+    ("15", "INIT takes the AP Creation that came after it", "snp_hotplug_test create_after_init", [
+        ("sev.c:sev_snp_init_protected_guest_state:\tif (kvm_test_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, vcpu))\n\t\treturn;",
+         "\tif (M)\n\t\tkvm_clear_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, vcpu);\n"
+         "\tif (kvm_test_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, vcpu))\n\t\treturn;")]),
     ("12", "a vCPU leaves its timer on the CPU that it leaves", "savic_timer_test migrated", [
         ("lapic.c:__kvm_migrate_apic_timer:if (hrtimer_cancel(timer))", "if (hrtimer_cancel(timer) && !M)")]),
 
@@ -310,7 +328,7 @@ FAULTS = [
     ("13", "PV IPIs are lost", "savic_api_test savic_pv_ipi", [
         ("lapic.c:__pv_send_ipi:count += kvm_apic_set_irq(vcpu, irq, NULL);", "count += M ? 1 : kvm_apic_set_irq(vcpu, irq, NULL);")]),
     ("13", "SynIC can be enabled", "savic_api_test vcpu_ioctls", [
-        ("x86.c:kvm_vcpu_ioctl_enable_cap:vcpu->arch.apic->guest_apic_protected)", "(!M && vcpu->arch.apic->guest_apic_protected))")]),
+        ("x86.c:kvm_vcpu_ioctl_enable_cap:vcpu->arch.apic->guest_apic_hidden)", "(!M && vcpu->arch.apic->guest_apic_hidden))")]),
 
     # Userspace.
     ("14", "KVM_SET_GUEST_DEBUG works", "savic_api_test vcpu_ioctls", [

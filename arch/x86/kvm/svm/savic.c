@@ -139,6 +139,8 @@ bool savic_enabled_for_vm(struct kvm *kvm)
  */
 int savic_vm_init(struct kvm *kvm)
 {
+	lockdep_assert_held(&kvm->lock);
+
 #ifdef CONFIG_KVM_IOAPIC
 	if (kvm->arch.vpit)
 		return -EINVAL;
@@ -248,6 +250,12 @@ void savic_deliver_interrupt(struct kvm_vcpu *vcpu, int trig_mode, int vector)
 		smp_mb__after_atomic();
 	}
 
+	/*
+	 * Whoever posts because of a new VMSA makes the vector visible after the
+	 * request for that VMSA.  Pairs with smp_rmb() in savic_prepare_vmrun()
+	 * (post-after-creation).
+	 */
+	smp_mb__before_atomic();
 	set_bit(vector, savic->pending);
 
 	/*
@@ -359,6 +367,7 @@ static void savic_discard_irr(struct vcpu_svm *svm)
 
 	control->update_irr = 0;
 	memset(control->requested_irr, 0, sizeof(control->requested_irr));
+	svm->savic->irr_in_flight = false;
 }
 
 /**
@@ -407,6 +416,16 @@ int savic_prepare_vmrun(struct vcpu_svm *svm)
 		trace_kvm_savic_nmi(&svm->vcpu);
 
 	if (savic_no_vectors(savic->pending))
+		return 0;
+
+	/*
+	 * What was posted after the request for a new VMSA is not for this VMRUN,
+	 * for which that request came too late.  It ends at once by the kick that
+	 * came with the request.  Pairs with smp_mb__before_atomic() in
+	 * savic_deliver_interrupt() (post-after-creation).
+	 */
+	smp_rmb();
+	if (unlikely(kvm_test_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, &svm->vcpu)))
 		return 0;
 
 	for (i = 0; i < ARRAY_SIZE(savic->pending); i++) {
@@ -855,6 +874,25 @@ static void savic_discard_vectors(struct savic *savic)
 }
 
 /*
+ * If the guest has just destroyed @target, or created it anew, then hardware may still be using
+ * the page that @vcpu is about to replace or unregister.  Have it leave guest mode first, the
+ * request keeps it from going back on the old VMSA.
+ */
+static void savic_leave_old_vmsa(struct kvm_vcpu *vcpu, struct kvm_vcpu *target)
+{
+	DECLARE_BITMAP(vcpus, KVM_MAX_VCPUS);
+
+	if (target == vcpu ||
+	    !kvm_test_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, target))
+		return;
+
+	/* This one waits, as in savic_invalidate_range(). */
+	bitmap_zero(vcpus, KVM_MAX_VCPUS);
+	__set_bit(target->vcpu_idx, vcpus);
+	kvm_make_vcpus_request_mask(vcpu->kvm, KVM_REQ_LOAD_PROTECTED_APIC_PAGE, vcpus);
+}
+
+/*
  * Register or unregister the backing page of @target.  The mutex keeps @target
  * from changing to another VMSA meanwhile, see savic_new_vmsa().
  *
@@ -868,6 +906,8 @@ static bool savic_register(struct kvm_vcpu *vcpu, struct kvm_vcpu *target)
 	u64 action = svm->vmcb->control.exit_info_1;
 
 	guard(mutex)(&to_svm(target)->sev_es.snp_vmsa_mutex);
+
+	savic_leave_old_vmsa(vcpu, target);
 
 	switch (action) {
 	case SVM_VMGEXIT_SAVIC_REGISTER_GPA:
@@ -931,8 +971,9 @@ static void savic_handle_register(struct kvm_vcpu *vcpu)
 			target = kvm_get_vcpu_by_id(vcpu->kvm, apic_id);
 	}
 
-	if (svm->vmcb->control.exit_info_1 == SVM_VMGEXIT_SAVIC_REGISTER_GPA &&
-	    !kvm_ghcb_rbx_is_valid(svm))
+	if (!kvm_ghcb_rax_is_valid(svm) ||
+	    (svm->vmcb->control.exit_info_1 == SVM_VMGEXIT_SAVIC_REGISTER_GPA &&
+	     !kvm_ghcb_rbx_is_valid(svm)))
 		savic_refuse(svm, GHCB_ERR_MISSING_INPUT);
 	else if (!target || !savic_register(vcpu, target))
 		savic_refuse(svm, GHCB_ERR_INVALID_INPUT);
@@ -1019,7 +1060,9 @@ int savic_handle_npf(struct kvm_vcpu *vcpu)
  * Called with mmu_lock held for write.  The cost is that of finding the affected
  * vCPUs in a tree, which is empty for other VMs.  A vCPU whose backing page loses its
  * mapping while it is in guest mode can't ever run again, so get it out of
- * there first.  It has to take mmu_lock to put the page back before it can
+ * there first.  That looks at 4K pages only: there is no larger mapping of private
+ * memory which a zap of other pages would remove as well, see savic_split_page().  The
+ * vCPU has to take mmu_lock to put the page back before it can
  * re-enter, see savic_load_page().
  */
 void savic_invalidate_range(struct kvm *kvm, gfn_t start, gfn_t end)
@@ -1090,7 +1133,9 @@ static int savic_split_page(struct kvm *kvm, gfn_t gfn)
 		    (snp_lookup_rmpentry(pfn, &assigned, &level) || level > PG_LEVEL_4K))
 			r = -EIO;
 
-		kvm_zap_gfn_range(kvm, gfn, gfn + 1);
+		/* All of it, as another backing page may be in there. */
+		gfn = ALIGN_DOWN(gfn, KVM_PAGES_PER_HPAGE(PG_LEVEL_2M));
+		kvm_zap_gfn_range(kvm, gfn, gfn + KVM_PAGES_PER_HPAGE(PG_LEVEL_2M));
 	}
 
 	kvm_release_page_unused(page);
@@ -1101,9 +1146,9 @@ static int savic_split_page(struct kvm *kvm, gfn_t gfn)
  * savic_load_page - map the registered backing page, if there is one
  * @vcpu: the loaded vCPU, which services KVM_REQ_LOAD_PROTECTED_APIC_PAGE
  *
- * Return: 1 on success or to try again, -EFAULT with KVM_EXIT_MEMORY_FAULT if
- * userspace or the guest took the page away, another error if that is fatal.
- * But for success the request stays pending, i.e. the vCPU doesn't get into the
+ * Return: 1 on success or to try again, -EFAULT, or -EHWPOISON for bad memory, with
+ * KVM_EXIT_MEMORY_FAULT if userspace or the guest took the page away, another error if
+ * that is fatal.  But for success the request stays pending, i.e. the vCPU doesn't get into the
  * guest.  Userspace may repair the mapping and run the vCPU again.
  */
 int savic_load_page(struct kvm_vcpu *vcpu)
@@ -1148,7 +1193,7 @@ int savic_load_page(struct kvm_vcpu *vcpu)
 		return r;
 	default:
 		kvm_prepare_memory_fault_exit(vcpu, gpa, PAGE_SIZE, true, false, true);
-		return -EFAULT;
+		return r == -EHWPOISON ? r : -EFAULT;
 	}
 }
 
@@ -1161,9 +1206,10 @@ int savic_load_page(struct kvm_vcpu *vcpu)
  * created next, however often the vCPU is destroyed before.
  *
  * The new VMSA gets what is posted from now on.  What was posted before is not
- * for it, and the old one isn't going to run again: the vCPU sees the request for
- * the new VMSA, which follows, before another VMRUN.  (If creation is deferred
- * until INIT then the old one may lose vectors, as it would by INIT.)
+ * for it, and the old one gets nothing any more: the vCPU sees the request for the new
+ * VMSA, which follows, before another VMRUN, or at the latest before it hands vectors to
+ * one.  (If creation is deferred until INIT then the old one may lose vectors, as it would
+ * by INIT.)
  *
  * Called with the vCPU's snp_vmsa_mutex held, i.e. not while the creator registers a
  * page (ap-creation-vs-destruction).
@@ -1171,6 +1217,8 @@ int savic_load_page(struct kvm_vcpu *vcpu)
 void savic_request_vmsa(struct kvm_vcpu *vcpu, bool create)
 {
 	struct savic *savic = to_svm(vcpu)->savic;
+
+	lockdep_assert_held(&to_svm(vcpu)->sev_es.snp_vmsa_mutex);
 
 	if (savic->page_owner != SAVIC_PAGE_OF_NEXT_VMSA)
 		savic->page_owner = SAVIC_PAGE_OF_OLD_VMSA;
@@ -1191,36 +1239,23 @@ void savic_request_vmsa(struct kvm_vcpu *vcpu, bool create)
  */
 void savic_new_vmsa(struct kvm_vcpu *vcpu)
 {
+	lockdep_assert_held(&to_svm(vcpu)->sev_es.snp_vmsa_mutex);
+
 	if (to_svm(vcpu)->savic->page_owner == SAVIC_PAGE_OF_OLD_VMSA)
 		savic_set_page(vcpu, INVALID_PAGE);
 }
 
 /**
  * savic_init_vmcb - put the VMCB into the state for Secure AVIC
- * @svm: the vCPU, in Secure AVIC mode
- * @init_event: false for RESET, true for INIT and for AP Creation
+ * @svm: the vCPU, in Secure AVIC mode, at its creation, an INIT or AP Creation
+ *
+ * INIT changes nothing in the backing page, and with a new VMSA all was done when it was
+ * asked for, see savic_request_vmsa().
  */
-void savic_init_vmcb(struct vcpu_svm *svm, bool init_event)
+void savic_init_vmcb(struct vcpu_svm *svm)
 {
-	struct savic *savic = svm->savic;
-
 	/* TPR is hardware's, there is nothing to track. */
 	svm_clr_intercept(svm, TRAP_CR8_WRITE);
-
-	/*
-	 * INIT changes nothing in the backing page, and with a new VMSA all was
-	 * done when it was asked for, see savic_request_vmsa().
-	 */
-	if (init_event)
-		return;
-
-	/*
-	 * Keep the level-triggered vectors: nobody else is ever going to EOI
-	 * those that are dropped here.  They are EOI'd along with the next one,
-	 * or when the vCPU is idle.
-	 */
-	savic_discard_vectors(savic);
-	savic_set_page(&svm->vcpu, INVALID_PAGE);
 }
 
 /**
@@ -1274,6 +1309,7 @@ int savic_vcpu_create(struct kvm_vcpu *vcpu)
 	hrtimer_setup(&svm->savic->retry_timer, savic_retry_timer_fn,
 		      CLOCK_MONOTONIC, HRTIMER_MODE_ABS);
 	vcpu->arch.apic->guest_apic_protected = true;
+	vcpu->arch.apic->guest_apic_hidden = true;
 
 	/* Don't even start with AVIC, which KVM inhibits only later. */
 	vcpu->arch.apic->apicv_active = false;

@@ -115,7 +115,7 @@ int savic_vm_init(struct kvm *kvm);
 int savic_vcpu_create(struct kvm_vcpu *vcpu);
 void savic_vcpu_free(struct kvm_vcpu *vcpu);
 void savic_create_vcpu_debugfs(struct kvm_vcpu *vcpu, struct dentry *dentry);
-void savic_init_vmcb(struct vcpu_svm *svm, bool init_event);
+void savic_init_vmcb(struct vcpu_svm *svm);
 void savic_init_vmsa(struct vcpu_svm *svm, struct sev_es_save_area *save);
 void savic_recalc_msr_intercepts(struct kvm_vcpu *vcpu);
 void savic_request_vmsa(struct kvm_vcpu *vcpu, bool create);

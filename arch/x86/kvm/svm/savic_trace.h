@@ -7,6 +7,11 @@
 #undef TRACE_SYSTEM
 #define TRACE_SYSTEM kvm_savic
 
+TRACE_DEFINE_ENUM(SAVIC_NOTIFY_NONE);
+TRACE_DEFINE_ENUM(SAVIC_NOTIFY_KICK);
+TRACE_DEFINE_ENUM(SAVIC_NOTIFY_DOORBELL);
+TRACE_DEFINE_ENUM(SAVIC_NOTIFY_WAKE);
+
 /* A vector was posted for the vCPU, by any CPU. */
 TRACE_EVENT(kvm_savic_post,
 	TP_PROTO(struct kvm_vcpu *vcpu, int vector, bool level),

@@ -8,7 +8,8 @@
  * way each target gets each interrupt once, and nobody else gets any.
  *
  * There are more vCPUs than the host has CPUs, or may have: targets are running,
- * preempted and halted at the same time.
+ * preempted and halted at the same time.  Their IDs are not their indices, not in order, and
+ * in three clusters.
  */
 #include <pthread.h>
 
@@ -29,6 +30,8 @@
 
 /* Only to end a test that hangs. */
 #define TIMEOUT_SECS		240
+
+static const u32 ids[NR_VCPUS] = { 0, 17, 3, 33 };
 
 /* Guest only. */
 static u32 nr_ready;
@@ -60,20 +63,20 @@ static void sender_stop(void)
 
 	GUEST_ASSERT_EQ(savic_nr_irqs(0, DENIED_VECTOR), 0u);
 	for (i = 1; i < NR_VCPUS; i++)
-		savic_send_ipi(i, STOP_VECTOR);
+		savic_send_ipi(ids[i], STOP_VECTOR);
 	GUEST_DONE();
 }
 
-static u32 nr_ipis(u32 apic_id)
+static u32 nr_ipis(u32 vcpu)
 {
 	/* The sender's own can wait for an open window. */
-	if (!apic_id)
+	if (!vcpu)
 		sti_nop_cli();
 
-	return savic_nr_irqs(apic_id, IPI_VECTOR);
+	return savic_nr_irqs(ids[vcpu], IPI_VECTOR);
 }
 
-/* Each vCPU in @targets has to get to its next count, the others must not. */
+/* Each vCPU in @targets, a bit for each index, has to get to its next count, the others must not. */
 static void wait_for_targets(u32 targets, u32 count[])
 {
 	u32 i;
@@ -98,17 +101,27 @@ struct ipi {
 #define ALL		(BIT(NR_VCPUS) - 1)
 
 /* x2APIC logical IDs: cluster in 31:16, of 16 vCPUs, a bit for each in 15:0. */
+#define CLUSTER(n, mask)	(APIC_DEST_LOGICAL | DEST((n) << 16 | (mask)))
+
 static const struct ipi ipis[] = {
-	{ DEST(1),				BIT(1) },
-	{ DEST(NR_VCPUS - 1),			BIT(NR_VCPUS - 1) },
+	{ DEST(17),				BIT(1) },
+	{ DEST(3),				BIT(2) },
+	{ DEST(33),				BIT(3) },
 	{ DEST(0),				BIT(0) },
 	{ DEST(0xffffffff),			ALL },
 	{ APIC_DEST_ALLINC,			ALL },
 	{ APIC_DEST_ALLBUT,			ALL & ~BIT(0) },
-	{ APIC_DEST_LOGICAL | DEST(BIT(1) | BIT(2)), BIT(1) | BIT(2) },
+	{ CLUSTER(0, BIT(0) | BIT(3)),		BIT(0) | BIT(2) },
+	{ CLUSTER(0, BIT(3)),			BIT(2) },
+	{ CLUSTER(1, BIT(1)),			BIT(1) },
+	{ CLUSTER(2, 0xffff),			BIT(3) },
 	{ APIC_DEST_LOGICAL | DEST(0xffffffff),	ALL },
-	{ APIC_DEST_LOGICAL | DEST(BIT(16) | 0xffff), 0 },
-	{ DEST(NR_VCPUS),			0 },
+	/* Nobody is in there, or has that index for an ID. */
+	{ CLUSTER(0, BIT(1) | BIT(2)),		0 },
+	{ CLUSTER(1, BIT(2)),			0 },
+	{ CLUSTER(3, 0xffff),			0 },
+	{ DEST(1),				0 },
+	{ DEST(2),				0 },
 	{ DEST(0x12345678),			0 },
 };
 
@@ -124,7 +137,7 @@ static void guest_msr_icr(void)
 
 		for (target = 0; target < NR_VCPUS; target++) {
 			if (ipi->targets & BIT(target))
-				savic_set_vector(target, APIC_IRR, IPI_VECTOR);
+				savic_set_vector(ids[target], APIC_IRR, IPI_VECTOR);
 		}
 		/* No target isn't an error, on no APIC. */
 		GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), ipi->icr | IPI_VECTOR),
@@ -179,12 +192,12 @@ static void guest_nmi(void)
 	sender_start();
 	for (i = 1; i <= NR_ROUNDS; i++) {
 		for (target = 1; target < NR_VCPUS; target++) {
-			savic_write(target, SAVIC_NMI_REQ, 1);
+			savic_write(ids[target], SAVIC_NMI_REQ, 1);
 			GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR),
-						   DEST(target) | APIC_DM_NMI), GHCB_OK);
-			while (savic_nr_nmis(target) < i)
+						   DEST(ids[target]) | APIC_DM_NMI), GHCB_OK);
+			while (savic_nr_nmis(ids[target]) < i)
 				cpu_relax();
-			GUEST_ASSERT_EQ(savic_nr_nmis(target), i);
+			GUEST_ASSERT_EQ(savic_nr_nmis(ids[target]), i);
 		}
 	}
 	GUEST_ASSERT_EQ(savic_nr_nmis(0), 0u);
@@ -195,34 +208,43 @@ static void guest_nmi(void)
 static void guest_lowest_priority(void)
 {
 	u32 count[NR_VCPUS] = {};
-	u64 icr = APIC_DEST_LOGICAL | DEST(BIT(1) | BIT(2)) | APIC_DM_LOWEST;
+	u64 icr = CLUSTER(0, BIT(0) | BIT(3)) | APIC_DM_LOWEST;
 	u32 i;
 
 	/* One of them is who KVM would choose. */
 	sender_start();
-	for (i = 1; i <= 2; i++) {
-		savic_set_vector(i, APIC_IRR, IPI_VECTOR);
+	for (i = 0; i <= 2; i += 2) {
+		savic_set_vector(ids[i], APIC_IRR, IPI_VECTOR);
 		GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), icr | IPI_VECTOR), GHCB_OK);
 		wait_for_targets(BIT(i), count);
 	}
 
 	/* KVM arbitrates if it delivers: one of them, and only one. */
 	wrmsr(X2APIC_MSR(APIC_ICR), icr | IPI_VECTOR);
-	while (nr_ipis(1) + nr_ipis(2) < 3)
+	while (nr_ipis(0) + nr_ipis(2) < 3)
 		cpu_relax();
 	savic_settle();
-	GUEST_ASSERT_EQ(nr_ipis(1) + nr_ipis(2), 3u);
-	GUEST_ASSERT_EQ(nr_ipis(0) + nr_ipis(3), 0u);
+	GUEST_ASSERT_EQ(nr_ipis(0) + nr_ipis(2), 3u);
+	GUEST_ASSERT_EQ(nr_ipis(1) + nr_ipis(3), 0u);
 	sender_stop();
 }
 
 /* An ICR by MSR, and as AVIC_INCOMPLETE_IPI with each of its reasons. */
 static void assert_icr_refused(u64 icr)
 {
-	enum ghcb_status status = ghcb_wrmsr(X2APIC_MSR(APIC_ICR), icr);
+	struct ghcb_request msr = {
+		.exit_code = SVM_EXIT_MSR,
+		.exit_info_1 = 1,
+		.reg[GHCB_RCX] = X2APIC_MSR(APIC_ICR),
+		.reg[GHCB_RAX] = (u32)icr,
+		.reg[GHCB_RDX] = icr >> 32,
+		.valid = BIT(GHCB_RCX) | BIT(GHCB_RAX) | BIT(GHCB_RDX),
+	};
+	enum ghcb_status status = ghcb_vmgexit(&msr);
 	u64 reason;
 
-	__GUEST_ASSERT(status == GHCB_MALFORMED, "ICR %#lx: status %u", icr, status);
+	__GUEST_ASSERT(status == GHCB_MALFORMED && msr.exit_info_2 == GHCB_ERR_INVALID_INPUT,
+		       "ICR %#lx: status %u, error %lu", icr, status, msr.exit_info_2);
 
 	for (reason = 0; reason <= SAVIC_IPI_UNACCELERATED; reason++) {
 		struct ghcb_request req = {
@@ -243,21 +265,21 @@ static void assert_icr_refused(u64 icr)
 static void guest_refused(void)
 {
 	static const u64 bad_icrs[] = {
-		DEST(1) | APIC_DM_SMI,
-		DEST(1) | APIC_DM_REMRD | IPI_VECTOR,
-		DEST(1) | APIC_DM_INIT,
-		DEST(1) | APIC_INT_ASSERT | APIC_INT_LEVELTRIG | APIC_DM_INIT,
-		DEST(1) | APIC_DM_STARTUP | IPI_VECTOR,
-		DEST(1) | APIC_DM_EXTINT | IPI_VECTOR,
+		DEST(3) | APIC_DM_SMI,
+		DEST(3) | APIC_DM_REMRD | IPI_VECTOR,
+		DEST(3) | APIC_DM_INIT,
+		DEST(3) | APIC_INT_ASSERT | APIC_INT_LEVELTRIG | APIC_DM_INIT,
+		DEST(3) | APIC_DM_STARTUP | IPI_VECTOR,
+		DEST(3) | APIC_DM_EXTINT | IPI_VECTOR,
 		APIC_DEST_ALLBUT | APIC_DM_INIT,
 		APIC_DEST_ALLBUT | APIC_DM_STARTUP | IPI_VECTOR,
 		DEST(-1u) | APIC_DM_SMI,
 		/* Reserved bits; delivery status is read-only, i.e. isn't one. */
-		DEST(1) | BIT(13) | IPI_VECTOR,
-		DEST(1) | BIT(16) | IPI_VECTOR,
-		DEST(1) | BIT(17) | IPI_VECTOR,
-		DEST(1) | BIT(20) | IPI_VECTOR,
-		DEST(1) | BIT(31) | IPI_VECTOR,
+		DEST(3) | BIT(13) | IPI_VECTOR,
+		DEST(3) | BIT(16) | IPI_VECTOR,
+		DEST(3) | BIT(17) | IPI_VECTOR,
+		DEST(3) | BIT(20) | IPI_VECTOR,
+		DEST(3) | BIT(31) | IPI_VECTOR,
 	};
 	u32 i;
 
@@ -281,13 +303,34 @@ static void guest_xapic(void)
 	while (READ_ONCE(nr_ready) < NR_VCPUS - 1)
 		cpu_relax();
 
-	assert_icr_refused(DEST(1) | IPI_VECTOR);
+	assert_icr_refused(DEST(3) | IPI_VECTOR);
 	assert_icr_refused(APIC_DEST_ALLBUT | APIC_DM_NMI);
 
 	sender_start();
-	GUEST_ASSERT_EQ(nr_ipis(1), 0u);
-	GUEST_ASSERT_EQ(savic_nr_nmis(1), 0u);
+	GUEST_ASSERT_EQ(nr_ipis(2), 0u);
+	GUEST_ASSERT_EQ(savic_nr_nmis(ids[2]), 0u);
 	sender_stop();
+}
+
+static void guest_page(void)
+{
+	savic_enable();
+	GUEST_SYNC(savic_page_gpa(savic_apic_id()));
+	savic_settle();
+	GUEST_DONE();
+}
+
+static void guest_registers(void)
+{
+	u32 other = ids[1];
+	u64 error;
+
+	savic_enable();
+	GUEST_ASSERT_EQ(savic_register_page(other, savic_page_gpa(other), NULL), GHCB_OK);
+	/* That is an index. */
+	GUEST_ASSERT_EQ(savic_register_page(1, savic_page_gpa(1), &error), GHCB_MALFORMED);
+	GUEST_ASSERT_EQ(error, (u64)GHCB_ERR_INVALID_INPUT);
+	GUEST_DONE();
 }
 
 struct test_vm {
@@ -301,7 +344,7 @@ FIXTURE(savic_ipi) {
 
 FIXTURE_SETUP(savic_ipi)
 {
-	self->t.vm = vm_savic_create(NR_VCPUS, guest_target, self->t.vcpus);
+	self->t.vm = vm_savic_create_with_ids(NR_VCPUS, ids, guest_target, self->t.vcpus);
 	vm_install_exception_handler(self->t.vm, IPI_VECTOR, savic_irq_handler);
 	vm_install_exception_handler(self->t.vm, STOP_VECTOR, savic_irq_handler);
 	vm_install_exception_handler(self->t.vm, DENIED_VECTOR, savic_irq_handler);
@@ -360,6 +403,35 @@ TEST_F_TIMEOUT(savic_ipi, lowest_priority, TIMEOUT_SECS)
 TEST_F_TIMEOUT(savic_ipi, xapic, TIMEOUT_SECS)
 {
 	run_all(&self->t, guest_xapic);
+}
+
+/* Backing pages, too, are those of IDs. */
+TEST_F_TIMEOUT(savic_ipi, pages, TIMEOUT_SECS)
+{
+	struct test_vm *t = &self->t;
+	struct ucall uc;
+	gpa_t page = 0;
+	int i;
+
+	vcpu_arch_set_entry_point(t->vcpus[0], guest_registers);
+	for (i = 1; i < NR_VCPUS; i++)
+		vcpu_arch_set_entry_point(t->vcpus[i], guest_page);
+	vm_sev_launch(t->vm, snp_default_policy(), NULL);
+
+	for (i = NR_VCPUS - 1; i; i--) {
+		vcpu_run(t->vcpus[i]);
+		TEST_ASSERT(get_ucall(t->vcpus[i], &uc) == UCALL_SYNC, "Unexpected ucall %lu", uc.cmd);
+		page = uc.args[1];
+	}
+	savic_vcpu_thread(t->vcpus[0]);
+	vm_mem_set_shared(t->vm, page, PAGE_SIZE);
+	vm_mem_set_private(t->vm, page, PAGE_SIZE);
+
+	for (i = 1; i < NR_VCPUS; i++) {
+		EXPECT_EQ(vcpu_get_stat(t->vcpus[i], savic_page_registrations), i == 1 ? 2 : 1);
+		EXPECT_EQ(!!vcpu_get_stat(t->vcpus[i], savic_page_losses), i == 1);
+		savic_vcpu_thread(t->vcpus[i]);
+	}
 }
 
 SAVIC_TEST_HARNESS_MAIN

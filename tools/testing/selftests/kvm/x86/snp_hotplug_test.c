@@ -72,6 +72,19 @@ static void guest_init_sipi(void)
 	GUEST_DONE();
 }
 
+/* AP Creation starts the vCPU at once, whatever it waits for. */
+static void guest_init(void)
+{
+	u64 icr = (u64)AP_ID << 32 | APIC_INT_ASSERT;
+
+	x2apic_enable();
+	GUEST_SYNC(0);
+	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), icr | APIC_DM_INIT), GHCB_OK);
+	GUEST_SYNC(1);
+	GUEST_ASSERT_EQ(request_ap(SVM_VMGEXIT_AP_CREATE, 0, guest_ap), GHCB_OK);
+	GUEST_DONE();
+}
+
 /* LBR virtualization is always on for an SNP guest: KVM mustn't have to do with this MSR. */
 static void guest_lbr_ap(u64 unused)
 {
@@ -260,6 +273,35 @@ TEST_F_TIMEOUT(snp_hotplug, create_on_init, TIMEOUT_SECS)
 	EXPECT_TRUE(run(self->creator));
 	EXPECT_FALSE(run(self->creator));
 	pthread_join(thread, NULL);
+}
+
+static struct kvm_vcpu *add_and_send_init(struct kvm_vcpu *creator)
+{
+	struct kvm_vcpu *ap = launch_and_add(creator, guest_init);
+
+	/* See create_on_init. */
+	vcpu_set_msr(ap, MSR_IA32_APICBASE, MSR_IA32_APICBASE_ENABLE | MSR_IA32_APICBASE_EXTD);
+	TEST_ASSERT(run(creator), "Unexpected GUEST_DONE()");
+	return ap;
+}
+
+TEST_F_TIMEOUT(snp_hotplug, create_instead_of_sipi, TIMEOUT_SECS)
+{
+	self->ap = add_and_send_init(self->creator);
+	EXPECT_EQ(_vcpu_run(self->ap), -1);
+	EXPECT_EQ(errno, EAGAIN);
+	TEST_ASSERT_EQ(mp_state(self->ap), KVM_MP_STATE_INIT_RECEIVED);
+
+	EXPECT_FALSE(run(self->creator));
+	EXPECT_FALSE(run(self->ap));
+}
+
+/* The vCPU finds both. */
+TEST_F_TIMEOUT(snp_hotplug, create_after_init, TIMEOUT_SECS)
+{
+	self->ap = add_and_send_init(self->creator);
+	EXPECT_FALSE(run(self->creator));
+	EXPECT_FALSE(run(self->ap));
 }
 
 TEST_F_TIMEOUT(snp_hotplug, last_branch_records, TIMEOUT_SECS)

@@ -2,8 +2,8 @@
 /*
  * Secure AVIC for SEV-SNP selftest guests (APM volume 2, 15.36.21).
  *
- * vCPU n has APIC ID n, and page n of a pool of guest-private pages as its backing
- * page.  Handlers and tests look at backing pages directly, as a guest may.
+ * A vCPU's APIC ID is its vCPU ID, by default its index, and it has the page of that
+ * number of a pool of guest-private pages as its backing page.  Handlers and tests look at backing pages directly, as a guest may.
  */
 #ifndef SELFTEST_KVM_SAVIC_H
 #define SELFTEST_KVM_SAVIC_H
@@ -23,7 +23,8 @@
 /* exit_info_2[63:32] of SVM_EXIT_AVIC_INCOMPLETE_IPI, as for AVIC. */
 #define SAVIC_IPI_UNACCELERATED	5
 
-#define SAVIC_MAX_VCPUS		16
+/* APIC IDs are below this, i.e. there may be some in a second and a third cluster. */
+#define SAVIC_MAX_IDS		40
 
 #define X2APIC_MSR(reg)		(APIC_BASE_MSR + ((reg) >> 4))
 
@@ -34,6 +35,8 @@ struct kvm_vm *__vm_savic_create(u32 nr_vcpus, void *guest_code,
 				 u64 disabled_exits);
 struct kvm_vm *vm_savic_create(u32 nr_vcpus, void *guest_code,
 			       struct kvm_vcpu *vcpus[]);
+struct kvm_vm *vm_savic_create_with_ids(u32 nr_vcpus, const u32 ids[], void *guest_code,
+					struct kvm_vcpu *vcpus[]);
 void savic_set_pages(struct kvm_vm *vm, gva_t gva, u32 nr_pages);
 bool savic_vcpu_run(struct kvm_vcpu *vcpu);
 bool savic_check_ucall(struct kvm_vcpu *vcpu);

@@ -46,6 +46,37 @@ void savic_set_pages(struct kvm_vm *vm, gva_t gva, u32 nr_pages)
 	write_guest_global(vm, savic_pool, pool);
 }
 
+/* vCPU IDs are indices if @ids is NULL. */
+static struct kvm_vm *create(u32 nr_vcpus, const u32 ids[], void *guest_code,
+			     struct kvm_vcpu *vcpus[], bool split_irqchip,
+			     u64 disabled_exits)
+{
+	struct vm_shape shape = {
+		.mode = VM_MODE_DEFAULT,
+		.type = KVM_X86_SNP_VM,
+		.vmsa_features = SVM_SEV_FEAT_SECURE_AVIC,
+		.split_irqchip = split_irqchip,
+	};
+	u32 i, id, nr_pages = 0;
+	struct kvm_vm *vm;
+
+	vm = __vm_create(shape, nr_vcpus, nr_vcpus);
+	if (disabled_exits)
+		vm_enable_cap(vm, KVM_CAP_X86_DISABLE_EXITS, disabled_exits);
+	for (i = 0; i < nr_vcpus; i++) {
+		id = ids ? ids[i] : i;
+		TEST_ASSERT(id < SAVIC_MAX_IDS, "vCPU ID %u is too large", id);
+		vcpus[i] = vm_vcpu_add(vm, id, guest_code);
+		nr_pages = max(nr_pages, id + 1);
+	}
+	kvm_arch_vm_finalize_vcpus(vm);
+
+	savic_set_pages(vm, vm_alloc_pages(vm, nr_pages), nr_pages);
+	vm_install_exception_handler(vm, VC_VECTOR, savic_vc_handler);
+
+	return vm;
+}
+
 /*
  * The caller launches the VM, after having installed its handlers.  @disabled_exits is
  * for KVM_CAP_X86_DISABLE_EXITS, which has to come before the vCPUs.
@@ -54,34 +85,19 @@ struct kvm_vm *__vm_savic_create(u32 nr_vcpus, void *guest_code,
 				 struct kvm_vcpu *vcpus[], bool split_irqchip,
 				 u64 disabled_exits)
 {
-	struct vm_shape shape = {
-		.mode = VM_MODE_DEFAULT,
-		.type = KVM_X86_SNP_VM,
-		.vmsa_features = SVM_SEV_FEAT_SECURE_AVIC,
-		.split_irqchip = split_irqchip,
-	};
-	struct kvm_vm *vm;
-	u32 i;
-
-	TEST_ASSERT(nr_vcpus <= SAVIC_MAX_VCPUS, "Too many vCPUs: %u", nr_vcpus);
-
-	vm = __vm_create(shape, nr_vcpus, nr_vcpus);
-	if (disabled_exits)
-		vm_enable_cap(vm, KVM_CAP_X86_DISABLE_EXITS, disabled_exits);
-	for (i = 0; i < nr_vcpus; i++)
-		vcpus[i] = vm_vcpu_add(vm, i, guest_code);
-	kvm_arch_vm_finalize_vcpus(vm);
-
-	savic_set_pages(vm, vm_alloc_pages(vm, nr_vcpus), nr_vcpus);
-	vm_install_exception_handler(vm, VC_VECTOR, savic_vc_handler);
-
-	return vm;
+	return create(nr_vcpus, NULL, guest_code, vcpus, split_irqchip, disabled_exits);
 }
 
 struct kvm_vm *vm_savic_create(u32 nr_vcpus, void *guest_code,
 			       struct kvm_vcpu *vcpus[])
 {
 	return __vm_savic_create(nr_vcpus, guest_code, vcpus, false, 0);
+}
+
+struct kvm_vm *vm_savic_create_with_ids(u32 nr_vcpus, const u32 ids[], void *guest_code,
+					struct kvm_vcpu *vcpus[])
+{
+	return create(nr_vcpus, ids, guest_code, vcpus, false, 0);
 }
 
 /* Why KVM_RUN has returned: at a GUEST_SYNC(), true, or GUEST_DONE(), false. */
@@ -314,7 +330,7 @@ void savic_settle(void)
 }
 
 /* Guest copy only. */
-static u32 savic_irqs[SAVIC_MAX_VCPUS][256];
+static u32 savic_irqs[SAVIC_MAX_IDS][256];
 
 void savic_irq_handler(struct ex_regs *regs)
 {
@@ -339,7 +355,7 @@ void savic_wait_for_irqs(u8 vector, u32 nr)
 }
 
 /* Guest copy only. */
-static u32 savic_nmis[SAVIC_MAX_VCPUS];
+static u32 savic_nmis[SAVIC_MAX_IDS];
 
 /* The APIC ID comes from the backing page, i.e. without a VMGEXIT. */
 void savic_nmi_handler(struct ex_regs *regs)
