@@ -53,10 +53,6 @@ static void check_apic_ioctls(struct kvm_vcpu *vcpu)
 {
 	struct kvm_enable_cap synic = { .cap = KVM_CAP_HYPERV_SYNIC };
 	struct kvm_enable_cap synic2 = { .cap = KVM_CAP_HYPERV_SYNIC2 };
-	struct kvm_xen_vcpu_attr xen = {
-		.type = KVM_XEN_VCPU_ATTR_TYPE_VCPU_INFO,
-		.u.gpa = KVM_XEN_INVALID_GPA,
-	};
 	struct kvm_lapic_state lapic = {};
 
 	expect_errno(__vcpu_ioctl(vcpu, KVM_GET_LAPIC, &lapic), EINVAL);
@@ -65,16 +61,20 @@ static void check_apic_ioctls(struct kvm_vcpu *vcpu)
 		expect_errno(__vcpu_ioctl(vcpu, KVM_ENABLE_CAP, &synic), EINVAL);
 	if (kvm_has_cap(KVM_CAP_HYPERV_SYNIC2))
 		expect_errno(__vcpu_ioctl(vcpu, KVM_ENABLE_CAP, &synic2), EINVAL);
-	/* Also if KVM has nothing for Xen at all. */
-	expect_errno(__vcpu_ioctl(vcpu, KVM_XEN_VCPU_SET_ATTR, &xen), EINVAL);
 }
 
 static void check_vcpu_ioctls(struct kvm_vcpu *vcpu)
 {
 	struct kvm_interrupt irq = { .irq = 0x41 };
+	struct kvm_xen_vcpu_attr xen = {
+		.type = KVM_XEN_VCPU_ATTR_TYPE_VCPU_INFO,
+		.u.gpa = KVM_XEN_INVALID_GPA,
+	};
 
 	check_apic_ioctls(vcpu);
 	expect_errno(__vcpu_ioctl(vcpu, KVM_INTERRUPT, &irq), ENXIO);
+	/* Also if KVM has nothing for Xen at all. */
+	expect_errno(__vcpu_ioctl(vcpu, KVM_XEN_VCPU_SET_ATTR, &xen), EINVAL);
 }
 
 TEST_F(savic_api, vcpu_ioctls)
