@@ -52,7 +52,8 @@ static void knob_write(struct knob *knob, const char *value)
 
 	TEST_ASSERT(fd >= 0, "Opening %s failed, errno %d", knob->file, errno);
 	if (value == knob->value)
-		TEST_ASSERT(read(fd, knob->old, sizeof(knob->old) - 1) > 0, "Reading %s", knob->file);
+		TEST_ASSERT(read(fd, knob->old, sizeof(knob->old) - 1) > 0,
+			    "Reading %s", knob->file);
 	TEST_ASSERT(pwrite(fd, value, strlen(value), 0) > 0, "Writing %s", knob->file);
 	close(fd);
 }

@@ -76,7 +76,7 @@ static u32 nr_ipis(u32 vcpu)
 	return savic_nr_irqs(ids[vcpu], IPI_VECTOR);
 }
 
-/* Each vCPU in @targets, a bit for each index, has to get to its next count, the others must not. */
+/* Each vCPU in @targets has to get to its next count, the others must not.  Bits are indices. */
 static void wait_for_targets(u32 targets, u32 count[])
 {
 	u32 i;
@@ -420,7 +420,8 @@ TEST_F_TIMEOUT(savic_ipi, pages, TIMEOUT_SECS)
 
 	for (i = NR_VCPUS - 1; i; i--) {
 		vcpu_run(t->vcpus[i]);
-		TEST_ASSERT(get_ucall(t->vcpus[i], &uc) == UCALL_SYNC, "Unexpected ucall %lu", uc.cmd);
+		TEST_ASSERT(get_ucall(t->vcpus[i], &uc) == UCALL_SYNC,
+			    "Unexpected ucall %lu", uc.cmd);
 		page = uc.args[1];
 	}
 	savic_vcpu_thread(t->vcpus[0]);

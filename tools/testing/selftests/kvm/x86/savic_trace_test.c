@@ -90,7 +90,7 @@ static void trace_only(struct test_vm *t, const char * const *events)
 
 #define trace_only(t, ...) trace_only(t, (const char * const []) { __VA_ARGS__, NULL })
 
-/* What was recorded since the last call, each as "event: fields", without "kvm_savic_" or "kvm_". */
+/* What was recorded since the last call, each as "event: fields", without "kvm_(savic_)". */
 static void trace_read(struct test_vm *t, struct events *events)
 {
 	static const char ours[] = "savic_", start[] = ": kvm_";

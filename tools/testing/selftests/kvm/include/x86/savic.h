@@ -3,7 +3,8 @@
  * Secure AVIC for SEV-SNP selftest guests (APM volume 2, 15.36.21).
  *
  * A vCPU's APIC ID is its vCPU ID, by default its index, and it has the page of that
- * number of a pool of guest-private pages as its backing page.  Handlers and tests look at backing pages directly, as a guest may.
+ * number of a pool of guest-private pages as its backing page.  Handlers and tests look
+ * at backing pages directly, as a guest may.
  */
 #ifndef SELFTEST_KVM_SAVIC_H
 #define SELFTEST_KVM_SAVIC_H
