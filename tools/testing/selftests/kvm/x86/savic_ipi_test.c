@@ -316,6 +316,8 @@ static void guest_page(void)
 {
 	savic_enable();
 	GUEST_SYNC(savic_page_gpa(savic_apic_id()));
+	/* Somebody has registered it once more. */
+	GUEST_SYNC(0);
 	savic_settle();
 	GUEST_DONE();
 }
@@ -425,6 +427,8 @@ TEST_F_TIMEOUT(savic_ipi, pages, TIMEOUT_SECS)
 		page = uc.args[1];
 	}
 	savic_vcpu_thread(t->vcpus[0]);
+	for (i = 1; i < NR_VCPUS; i++)
+		TEST_ASSERT(savic_vcpu_run(t->vcpus[i]), "Unexpected GUEST_DONE()");
 	vm_mem_set_shared(t->vm, page, PAGE_SIZE);
 	vm_mem_set_private(t->vm, page, PAGE_SIZE);
 
