@@ -46,15 +46,19 @@ static struct knob {
 	{ DEBUGFS "fail_page_alloc/verbose", "0" },
 };
 
+static void knob_read(struct knob *knob)
+{
+	int fd = open_path_or_exit(knob->file, O_RDONLY);
+
+	TEST_ASSERT(read(fd, knob->old, sizeof(knob->old) - 1) > 0, "Reading %s", knob->file);
+	close(fd);
+}
+
 static void knob_write(struct knob *knob, const char *value)
 {
-	int fd = open(knob->file, O_RDWR);
+	int fd = open_path_or_exit(knob->file, O_WRONLY);
 
-	TEST_ASSERT(fd >= 0, "Opening %s failed, errno %d", knob->file, errno);
-	if (value == knob->value)
-		TEST_ASSERT(read(fd, knob->old, sizeof(knob->old) - 1) > 0,
-			    "Reading %s", knob->file);
-	TEST_ASSERT(pwrite(fd, value, strlen(value), 0) > 0, "Writing %s", knob->file);
+	TEST_ASSERT(write(fd, value, strlen(value)) > 0, "Writing \"%s\" to %s", value, knob->file);
 	close(fd);
 }
 
@@ -229,8 +233,10 @@ int main(int argc, char *argv[])
 		__TEST_REQUIRE(!access(knobs[i].file, W_OK),
 			       "No fault injection: needs root, debugfs, CONFIG_FAILSLAB, CONFIG_FAIL_PAGE_ALLOC and CONFIG_FAULT_INJECTION_DEBUG_FS");
 
-	for (i = 0; i < ARRAY_SIZE(knobs); i++)
+	for (i = 0; i < ARRAY_SIZE(knobs); i++) {
+		knob_read(&knobs[i]);
 		knob_write(&knobs[i], knobs[i].value);
+	}
 	r = test_harness_run(argc, argv);
 	for (i = 0; i < ARRAY_SIZE(knobs); i++)
 		knob_write(&knobs[i], knobs[i].old);
