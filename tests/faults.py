@@ -102,6 +102,9 @@ FAULTS = [
          "\tif (M && control->exit_code == SVM_EXIT_ERR)\n\t\tsavic_discard_irr(svm);\n\tsavic->irr_new = false;")]),
     ("10", "each vector is requested for ever", "savic_source_test coalesced", [
         ("savic_prepare_vmrun:xchg(&savic->pending[i], 0)", "M ? savic->pending[i] : xchg(&savic->pending[i], 0)")]),
+    ("7 10", "what hardware has not taken is forgotten when there is more", "savic_source_test engine_off, savic_ap_test irq_and_failed_vmrun", [
+        ("savic_prepare_vmrun:control->requested_irr[i] |= vectors;",
+         "control->requested_irr[i] = vectors | (M ? 0 : control->requested_irr[i]);")]),
     ("9", "the last 64 vectors are forgotten", "savic_source_test all_vectors", [
         ("savic_prepare_vmrun:i < ARRAY_SIZE(savic->pending)", "i < ARRAY_SIZE(savic->pending) - M")]),
     ("8", "only one of the users of a page is told that it goes", "savic_page_test savic_page_of_two", [

@@ -17,7 +17,10 @@
 #include "snp_ap.h"
 #include "test_util.h"
 
+/* In the same 64 bits of IRR. */
 #define IPI_VECTOR		0x51
+#define OTHER_VECTOR		0x61
+
 #define NR_ROUNDS		8
 
 /* Enough for a vCPU to see that it is destroyed. */
@@ -231,11 +234,24 @@ static void guest_bad_requests(void)
 	GUEST_DONE();
 }
 
+static void guest_ap_with_irqs(u64 unused)
+{
+	savic_enable();
+	savic_allow_vector(IPI_VECTOR);
+	savic_allow_vector(OTHER_VECTOR);
+	savic_wait_for_irqs(IPI_VECTOR, 1);
+	savic_wait_for_irqs(OTHER_VECTOR, 1);
+	savic_settle();
+	GUEST_ASSERT_EQ(savic_nr_irqs(1, IPI_VECTOR), 1u);
+	GUEST_ASSERT_EQ(savic_nr_irqs(1, OTHER_VECTOR), 1u);
+	GUEST_DONE();
+}
+
 /* Hardware refuses a VMSA that isn't sealed.  There is nothing else wrong with it. */
 static void guest_seals_later(void)
 {
 	savic_enable();
-	snp_vmsa_init(0, guest_ap_with_irq, 0);
+	snp_vmsa_init(0, guest_ap_with_irqs, 0);
 	GUEST_ASSERT_EQ(snp_ap_create(1, 0), GHCB_OK);
 	GUEST_SYNC(1);
 	snp_vmsa_seal(0);
@@ -279,6 +295,7 @@ FIXTURE_SETUP(savic_ap)
 {
 	self->vm = vm_savic_create(2, guest_first_ap, self->vcpus);
 	vm_install_exception_handler(self->vm, IPI_VECTOR, savic_irq_handler);
+	vm_install_exception_handler(self->vm, OTHER_VECTOR, savic_irq_handler);
 	vm_install_exception_handler(self->vm, NMI_VECTOR, savic_nmi_handler);
 	snp_alloc_vmsas(self->vm, NR_ROUNDS);
 }
@@ -384,12 +401,15 @@ TEST_F_TIMEOUT(savic_ap, vmsa_not_sealed, TIMEOUT_SECS)
 	test_bad_vmsa(self->vcpus, 0);
 }
 
-/* What was posted before a VMRUN that fails is delivered by the next one. */
+/* What was posted before VMRUNs that fail is delivered by the one that doesn't. */
 TEST_F_TIMEOUT(savic_ap, irq_and_failed_vmrun, TIMEOUT_SECS)
 {
 	launch(self->vcpus[0], guest_seals_later);
 	EXPECT_TRUE(savic_vcpu_run(self->vcpus[0]));
 	savic_send_msi(self->vm, 1, IPI_VECTOR);
+	vcpu_run(self->vcpus[1]);
+	TEST_ASSERT_KVM_EXIT_REASON(self->vcpus[1], KVM_EXIT_FAIL_ENTRY);
+	savic_send_msi(self->vm, 1, OTHER_VECTOR);
 	vcpu_run(self->vcpus[1]);
 	TEST_ASSERT_KVM_EXIT_REASON(self->vcpus[1], KVM_EXIT_FAIL_ENTRY);
 	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
