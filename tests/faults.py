@@ -214,6 +214,8 @@ FAULTS = [
     # The engine is off.
     ("7", "what was handed to hardware is kept when the page is unregistered", "savic_test msi_engine_off", [
         ("savic_prepare_vmrun:\t\t\tsavic_discard_irr(svm);", "\t\t\tif (!M)\n\t\t\t\tsavic_discard_irr(svm);")]),
+    ("7", "what was discarded comes along with the next vector", "savic_test msi_engine_off", [
+        ("savic_discard_irr:\tmemset(", "\tif (!M)\n\t\tmemset(")]),
 
     # The backing page.
     ("8", "a hole takes the page next to it along", "savic_traffic_test neighbour_punched", [
