@@ -107,14 +107,14 @@ FAULTS = [
          "control->requested_irr[i] = vectors | (M ? 0 : control->requested_irr[i]);")]),
     ("9", "the last 64 vectors are forgotten", "savic_source_test all_vectors", [
         ("savic_prepare_vmrun:i < ARRAY_SIZE(savic->pending)", "i < ARRAY_SIZE(savic->pending) - M")]),
-    ("8", "only one of the users of a page is told that it goes", "savic_page_test savic_page_of_two", [
+    ("8", "only one of the users of a page is told that it goes", "savic_page_test of_two", [
         ("savic_invalidate_range:\t\t__set_bit(vcpu->vcpu_idx, vcpus);", "\t\t__set_bit(vcpu->vcpu_idx, vcpus);\n\t\tif (M)\n\t\t\tbreak;")]),
     ("8", "a page that moved is looked for where it was", "savic_page_test moved", [
         ("savic_set_page:savic->page_node.start = gpa_to_gfn(gpa);\n\t\tsavic->page_node.last = gpa_to_gfn(gpa);",
          "if (!M || !savic->page_node.start)\n\t\t\tsavic->page_node.start = gpa_to_gfn(gpa);\n\t\tsavic->page_node.last = savic->page_node.start;")]),
     ("8", "a page isn't mapped when it is registered", "savic_page_test unassigned", [
         ("savic_register:\t\tkvm_make_request(", "\t\tif (!M)\n\t\t\tkvm_make_request(")]),
-    ("2 8", "an unregistered page stays registered", "savic_page_test savic_page_races", [
+    ("2 8", "an unregistered page stays registered", "savic_page_test races", [
         ("savic_register:savic_set_page(target, INVALID_PAGE);", "if (!M)\n\t\t\tsavic_set_page(target, INVALID_PAGE);")]),
     ("8", "the guest is entered without its page", "savic_page_test shared", [
         ("savic_load_page:\tkvm_make_request(", "\tif (!M)\n\t\tkvm_make_request(")]),

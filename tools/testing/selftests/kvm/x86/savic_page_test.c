@@ -411,26 +411,35 @@ TEST_F_TIMEOUT(savic_page, moved, TIMEOUT_SECS)
 	EXPECT_FALSE(savic_vcpu_run(t->vcpu));
 }
 
-static struct kvm_vm *create_vm(u32 nr_vcpus, struct kvm_vcpu *vcpus[])
-{
-	struct kvm_vm *vm = vm_savic_create(nr_vcpus, guest_first_user, vcpus);
+/* Of these, a test runs as many as it needs. */
+#define NR_VCPUS	(NR_RACERS + 1)
 
-	vm_install_exception_handler(vm, SELF_VECTOR, savic_irq_handler);
-	vm_install_exception_handler(vm, WAKE_VECTOR, savic_irq_handler);
-	vm_install_exception_handler(vm, STOP_VECTOR, savic_irq_handler);
-	return vm;
+FIXTURE(savic_pages) {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpus[NR_VCPUS];
+};
+
+FIXTURE_SETUP(savic_pages)
+{
+	self->vm = vm_savic_create(NR_VCPUS, guest_first_user, self->vcpus);
+	vm_install_exception_handler(self->vm, SELF_VECTOR, savic_irq_handler);
+	vm_install_exception_handler(self->vm, WAKE_VECTOR, savic_irq_handler);
+	vm_install_exception_handler(self->vm, STOP_VECTOR, savic_irq_handler);
+}
+
+FIXTURE_TEARDOWN(savic_pages)
+{
+	kvm_vm_free(self->vm);
 }
 
 /* The page has to be there for either, and after one of them has gone for the other. */
-TEST(savic_page_of_two)
+TEST_F_TIMEOUT(savic_pages, of_two, TIMEOUT_SECS)
 {
-	struct kvm_vcpu *vcpus[2];
-	struct test_vm t = {};
+	struct test_vm t = { .vm = self->vm, .vcpu = self->vcpus[0] };
+	struct kvm_vcpu **vcpus = self->vcpus;
 	pthread_t threads[2];
 	int i;
 
-	t.vm = create_vm(2, vcpus);
-	t.vcpu = vcpus[0];
 	vcpu_arch_set_entry_point(vcpus[1], guest_second_user);
 	vm_sev_launch(t.vm, snp_default_policy(), NULL);
 	pthread_create(&threads[1], NULL, savic_vcpu_thread, vcpus[1]);
@@ -449,29 +458,25 @@ TEST(savic_page_of_two)
 	pthread_join(threads[1], NULL);
 	savic_send_msi(t.vm, 0, STOP_VECTOR);
 	pthread_join(threads[0], NULL);
-	kvm_vm_free(t.vm);
 }
 
-TEST(savic_page_races)
+TEST_F_TIMEOUT(savic_pages, races, TIMEOUT_SECS)
 {
-	struct kvm_vcpu *vcpus[NR_RACERS + 1];
+	struct kvm_vcpu **vcpus = self->vcpus;
 	pthread_t threads[NR_RACERS];
-	struct kvm_vm *vm;
 	int i;
 
-	vm = create_vm(NR_RACERS + 1, vcpus);
 	for (i = 0; i < NR_RACERS; i++) {
 		vcpu_arch_set_entry_point(vcpus[i], guest_races);
 		vcpu_args_set(vcpus[i], 1, i);
 	}
-	vm_sev_launch(vm, snp_default_policy(), NULL);
+	vm_sev_launch(self->vm, snp_default_policy(), NULL);
 	for (i = 0; i < NR_RACERS; i++)
 		pthread_create(&threads[i], NULL, savic_vcpu_thread, vcpus[i]);
 	for (i = 0; i < NR_RACERS; i++)
 		pthread_join(threads[i], NULL);
 	EXPECT_EQ(vcpu_get_stat(vcpus[NR_RACERS], savic_page_registrations),
 		  NR_RACERS * NR_ROUNDS);
-	kvm_vm_free(vm);
 }
 
 TEST_F_TIMEOUT(savic_page, not_registered, TIMEOUT_SECS)

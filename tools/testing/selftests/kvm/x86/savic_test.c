@@ -596,16 +596,26 @@ TEST_F_TIMEOUT(savic, bad_msrs, TIMEOUT_SECS)
 	EXPECT_FALSE(savic_vcpu_run(self->t.vcpus[0]));
 }
 
-/* An SNP guest that didn't ask for Secure AVIC must see none of it. */
-TEST(not_selected)
-{
-	struct kvm_vcpu *vcpu;
+FIXTURE(snp) {
 	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
+};
 
-	vm = vm_sev_create_with_one_vcpu(KVM_X86_SNP_VM, guest_no_savic, &vcpu);
-	vm_sev_launch(vm, snp_default_policy(), NULL);
-	EXPECT_FALSE(savic_vcpu_run(vcpu));
-	kvm_vm_free(vm);
+FIXTURE_SETUP(snp)
+{
+	self->vm = vm_sev_create_with_one_vcpu(KVM_X86_SNP_VM, guest_no_savic, &self->vcpu);
+}
+
+FIXTURE_TEARDOWN(snp)
+{
+	kvm_vm_free(self->vm);
+}
+
+/* An SNP guest that didn't ask for Secure AVIC must see none of it. */
+TEST_F_TIMEOUT(snp, not_selected, TIMEOUT_SECS)
+{
+	vm_sev_launch(self->vm, snp_default_policy(), NULL);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpu));
 }
 
 TEST(refused_without_snp)
