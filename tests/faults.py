@@ -136,6 +136,10 @@ FAULTS = [
         ("svm.c:svm_nmi_allowed:savic_active(vcpu)", "!M && savic_active(vcpu)")]),
     ("8", "the page isn't mapped in a new root", "savic_traffic_test nx_huge_pages", [
         ("svm.c:svm_load_mmu_pgd:savic_active(vcpu)", "!M && savic_active(vcpu)")]),
+    ("8", "a page that is zapped isn't counted", "savic_page_test mmu_notifier", [
+        ("savic_invalidate_range:vcpu->stat.savic_page_losses++;", "if (!M)\n\t\t\tvcpu->stat.savic_page_losses++;")]),
+    ("8", "a page that is mapped isn't counted", "savic_traffic_test nx_huge_pages", [
+        ("savic_load_page:vcpu->stat.savic_page_loads++;", "if (!M)\n\t\t\tvcpu->stat.savic_page_loads++;")]),
     ("8", "a zapped range isn't looked at", "savic_page_test mmu_notifier", [
         ("mmu.c:kvm_unmap_gfn_range:\tkvm_x86_call(invalidate_protected_apic_pages)", "\tif (!M)\n\t\tkvm_x86_call(invalidate_protected_apic_pages)")]),
     ("15", "a new VMSA has the old one's page", "savic_ap_test registered_and_destroyed", [

@@ -311,6 +311,7 @@ static void zap_by_notifier(struct test_vm *t)
 TEST_F_TIMEOUT(savic_page, mmu_notifier, TIMEOUT_SECS)
 {
 	hammer(&self->t, zap_by_notifier);
+	EXPECT_GE(vcpu_get_stat(self->t.vcpu, savic_page_losses), NR_ROUNDS);
 }
 
 /* The next page, with which it could share a large page. */
