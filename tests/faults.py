@@ -114,6 +114,12 @@ FAULTS = [
          "if (!M || !savic->page_node.start)\n\t\t\tsavic->page_node.start = gpa_to_gfn(gpa);\n\t\tsavic->page_node.last = savic->page_node.start;")]),
     ("8", "a page isn't mapped when it is registered", "savic_page_test unassigned", [
         ("savic_register:\t\tkvm_make_request(", "\t\tif (!M)\n\t\t\tkvm_make_request(")]),
+    ("2 9", "a vCPU that sleeps doesn't look at the page that is registered for it", "savic_page_test registered_for_sleeper", [
+        ("savic_register:set_bit(SAVIC_LOOK_AGAIN", "if (!M)\n\t\t\tset_bit(SAVIC_LOOK_AGAIN")]),
+    ("2 9", "a vCPU that sleeps isn't woken by the page that is registered for it", "savic_page_test registered_for_sleeper", [
+        ("savic_register:kvm_vcpu_kick(target);", "if (!M)\n\t\t\tkvm_vcpu_kick(target);")]),
+    ("2 7", "unregistering another vCPU's page discards nothing", "savic_page_test registered_for_sleeper", [
+        ("savic_register:savic_discard_vectors(savic);", "if (!M || target == vcpu)\n\t\t\tsavic_discard_vectors(savic);")]),
     ("2 8", "an unregistered page stays registered", "savic_page_test races", [
         ("savic_register:savic_set_page(target, INVALID_PAGE);", "if (!M)\n\t\t\tsavic_set_page(target, INVALID_PAGE);")]),
     ("8", "the guest is entered without its page", "savic_page_test shared", [
