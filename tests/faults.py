@@ -150,6 +150,8 @@ FAULTS = [
         ("mmu.c:kvm_unmap_gfn_range:\tkvm_x86_call(invalidate_protected_apic_pages)", "\tif (!M)\n\t\tkvm_x86_call(invalidate_protected_apic_pages)")]),
     ("15", "a new VMSA has the old one's page", "savic_ap_test registered_and_destroyed", [
         ("sev.c:sev_snp_init_protected_guest_state:savic_active(vcpu)", "!M && savic_active(vcpu)")]),
+    ("2 15", "AP Destroy ends the registration for the next VMSA", "savic_ap_test registered_before_destruction", [
+        ("savic_request_vmsa:else if (create)", "else if (create || M)")]),
     ("15", "a new VMSA gets the old one's vectors", "savic_ap_test irq_before_destruction", [
         ("sev.c:sev_snp_ap_creation:savic_active(target_vcpu)", "!M && savic_active(target_vcpu)")]),
     ("4 11", "ICR and EOI by MSR are those of KVM's APIC", "savic_notify_test ipi_blocked, savic_level_test two_lines", [

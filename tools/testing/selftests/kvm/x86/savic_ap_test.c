@@ -113,6 +113,18 @@ static void guest_registers_for_ap(void)
 	GUEST_DONE();
 }
 
+/* AP Destroy doesn't end a registration for the next VMSA, it isn't the one that is created. */
+static void guest_registers_before_destroying(void)
+{
+	savic_enable();
+	snp_vmsa_prepare(0, guest_registered_ap, 0);
+
+	GUEST_ASSERT_EQ(savic_register_page(1, savic_page_gpa(1), NULL), GHCB_OK);
+	GUEST_ASSERT_EQ(snp_ap_destroy(1), GHCB_OK);
+	GUEST_ASSERT_EQ(snp_ap_create(1, 0), GHCB_OK);
+	GUEST_DONE();
+}
+
 static void guest_ap_without_page(u64 unused)
 {
 	gpa_t gpa;
@@ -331,6 +343,13 @@ TEST_F_TIMEOUT(savic_ap, register_for_ap, TIMEOUT_SECS)
 	usleep(DESTROY_USECS);
 	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
 	pthread_join(thread, NULL);
+}
+
+TEST_F_TIMEOUT(savic_ap, registered_before_destruction, TIMEOUT_SECS)
+{
+	launch(self->vcpus[0], guest_registers_before_destroying);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
+	EXPECT_FALSE(savic_vcpu_run(self->vcpus[1]));
 }
 
 TEST_F_TIMEOUT(savic_ap, registered_and_destroyed, TIMEOUT_SECS)
