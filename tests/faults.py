@@ -343,6 +343,11 @@ FAULTS = [
     ("5 15", "a new VMSA gets the old one's NMI", "savic_ap_test irq_before_destruction", [
         ("svm.c:init_vmcb:control->int_ctl = V_INTR_MASKING_MASK;",
          "control->int_ctl = (M ? control->int_ctl & V_NMI_PENDING_MASK : 0) | V_INTR_MASKING_MASK;")]),
+    ("15", "a vCPU that is destroyed while it runs goes on to VMRUN", "savic_ap_test races", [
+        ("sev.c:sev_snp_init_protected_guest_state:\tif (VALID_PAGE(gpa))", "\tif (M || VALID_PAGE(gpa))")]),
+    ("15", "of AP Creations in a row the first one counts", "savic_ap_test races", [
+        ("sev.c:sev_snp_ap_creation:target_svm->sev_es.snp_pending_vmsa_gpa = svm->vmcb->control.exit_info_2;",
+         "if (!M || !target_svm->sev_es.snp_ap_waiting_for_reset)\n\t\t\ttarget_svm->sev_es.snp_pending_vmsa_gpa = svm->vmcb->control.exit_info_2;")]),
     ("15", "a VM whose process is killed stays", "savic_life_test killed", [
         ("savic_vcpu_create:\tstatic_branch_inc(&savic_used);", "\tif (M)\n\t\tkvm_get_kvm(vcpu->kvm);\n\tstatic_branch_inc(&savic_used);")]),
 ]

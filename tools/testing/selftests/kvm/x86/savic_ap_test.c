@@ -22,6 +22,7 @@
 #define OTHER_VECTOR		0x61
 
 #define NR_ROUNDS		8
+#define NR_RACES		300
 
 /* Enough for a vCPU to see that it is destroyed. */
 #define DESTROY_USECS		500000
@@ -113,7 +114,7 @@ static void guest_registers_for_ap(void)
 	GUEST_DONE();
 }
 
-/* AP Destroy doesn't end a registration for the next VMSA, it isn't the one that is created. */
+/* AP Destroy gives the vCPU no next VMSA, so the registration isn't used up by it. */
 static void guest_registers_before_destroying(void)
 {
 	savic_enable();
@@ -197,6 +198,58 @@ static void guest_doomed_ap(void)
 
 static void guest_done(u64 unused)
 {
+	GUEST_DONE();
+}
+
+/* Guest only. */
+static u32 nr_spins;
+
+/*
+ * These two may be interrupted at any instruction, and go on from there when they are created
+ * again.  So no VMGEXITs: the GHCB may be another's by then.
+ */
+static void guest_spins(u64 unused)
+{
+	for (;;)
+		WRITE_ONCE(nr_spins, nr_spins + 1);
+}
+
+static void guest_halts(u64 unused)
+{
+	for (;;)
+		asm volatile("hlt");
+}
+
+/* They may wake it, but that's all.  Meanwhile it gets further, or not. */
+static void send_ipis(u32 nr)
+{
+	while (nr--)
+		savic_send_ipi(1, IPI_VECTOR);
+}
+
+/* Now and then it waits until the vCPU has got as far as the guest. */
+static void guest_races_with_ap(void)
+{
+	u32 i, nr;
+
+	savic_enable();
+	snp_vmsa_prepare(0, guest_spins, 0);
+	snp_vmsa_prepare(1, guest_halts, 0);
+	snp_vmsa_prepare(2, guest_done, 0);
+	for (i = 0; i < NR_RACES; i++) {
+		GUEST_ASSERT_EQ(snp_ap_create(1, 0), GHCB_OK);
+		nr = READ_ONCE(nr_spins);
+		while (i % 8 == 0 && READ_ONCE(nr_spins) == nr)
+			cpu_relax();
+		send_ipis(i % 3);
+		GUEST_ASSERT_EQ(snp_ap_destroy(1), GHCB_OK);
+		send_ipis(i % 5);
+		GUEST_ASSERT_EQ(snp_ap_create(1, 1), GHCB_OK);
+		send_ipis(i % 7);
+		if (i % 2)
+			GUEST_ASSERT_EQ(snp_ap_destroy(1), GHCB_OK);
+	}
+	GUEST_ASSERT_EQ(snp_ap_create(1, 2), GHCB_OK);
 	GUEST_DONE();
 }
 
@@ -394,6 +447,18 @@ TEST_F_TIMEOUT(savic_ap, destroyed_stays_so, TIMEOUT_SECS)
 		savic_send_msi(self->vm, 1, APIC_DM_NMI);
 		usleep(DESTROY_USECS);
 	}
+	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
+	pthread_join(thread, NULL);
+}
+
+/* Whatever the vCPU runs on, it's a VMSA, and in the end it's the last one that was asked for. */
+TEST_F_TIMEOUT(savic_ap, races, TIMEOUT_SECS)
+{
+	pthread_t thread;
+
+	vcpu_arch_set_entry_point(self->vcpus[1], guest_spins);
+	launch(self->vcpus[0], guest_races_with_ap);
+	pthread_create(&thread, NULL, savic_vcpu_thread, self->vcpus[1]);
 	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
 	pthread_join(thread, NULL);
 }
