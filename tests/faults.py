@@ -55,6 +55,8 @@ FAULTS = [
         ("savic_interrupt_blocked:(vcpu->arch.mp_state", "(!M && vcpu->arch.mp_state")]),
     ("12", "vectors below 16 are delivered", "savic_stats_test, savic_timer_test not_delivered", [
         ("savic_deliver_interrupt:vector < SAVIC_FIRST_VECTOR", "!M && vector < SAVIC_FIRST_VECTOR")]),
+    ("9 15", "what is sent wakes a vCPU that was never started", "snp_hotplug_test interrupts", [
+        ("savic_interrupt_blocked:\treturn ", "\tif (M && vcpu->arch.mp_state == KVM_MP_STATE_UNINITIALIZED)\n\t\treturn false;\n\n\treturn ")]),
     ("5", "the second NMI is forgotten", "savic_nmi_test two_pending", [
         ("savic_complete_vmrun:if (unlikely(vcpu->arch.nmi_pending))", "if (!M && unlikely(vcpu->arch.nmi_pending))")]),
     ("4", "INIT, SIPI and SMI by ICR are accepted", "savic_ipi_test refused", [
