@@ -102,6 +102,9 @@ FAULTS = [
     ("10", "what a VMRUN that fails didn't take is dropped", "savic_ap_test irq_and_failed_vmrun", [
         ("savic_complete_vmrun:\tsavic->irr_new = false;",
          "\tif (M && control->exit_code == SVM_EXIT_ERR)\n\t\tsavic_discard_irr(svm);\n\tsavic->irr_new = false;")]),
+    ("9 10", "one of 64 edge-triggered vectors is lost", "savic_irq_test stress", [
+        ("savic_deliver_interrupt:\tset_bit(vector, savic->pending);",
+         "\tif (!M || trig_mode || atomic64_read(&vcpu->stat.savic_posted) % 64 != 63)\n\t\tset_bit(vector, savic->pending);")]),
     ("10", "each vector is requested for ever", "savic_source_test coalesced", [
         ("savic_prepare_vmrun:xchg(&savic->pending[i], 0)", "M ? savic->pending[i] : xchg(&savic->pending[i], 0)")]),
     ("7 10", "what hardware has not taken is forgotten when there is more", "savic_source_test engine_off, savic_ap_test irq_and_failed_vmrun", [
