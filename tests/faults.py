@@ -261,6 +261,9 @@ FAULTS = [
         ("i8254.c:kvm_vm_ioctl_reinject:if (control->pit_reinject &&", "if (!M && control->pit_reinject &&")]),
     ("11", "a PIT that is there waits for EOIs", "savic_api_test pit_before_init", [
         ("savic_vm_init:if (kvm->arch.vpit)", "if (!M && kvm->arch.vpit)")]),
+    ("2 11", "of several vCPUs the first gets an interrupt", "savic_irq_test ioapic_level_shared", [
+        ("lapic.c:__kvm_irq_delivery_to_apic_fast:\t\t\t*r += kvm_apic_set_irq(dst[i]->vcpu, irq, rtc_status);",
+         "\t\t\tif (M && *r)\n\t\t\t\tcontinue;\n\t\t\t*r += kvm_apic_set_irq(dst[i]->vcpu, irq, rtc_status);")]),
     ("11", "resampling irqfds aren't told of EOIs", "savic_source_test in_userspace, savic_irq_test ioapic_level", [
         ("savic_send_eois:\t\t\tkvm_ioapic_update_eoi(", "\t\t\tif (!M)\n\t\t\t\tkvm_ioapic_update_eoi(")]),
     ("11", "EOIs are of today's routes only", "savic_level_test moved", [

@@ -104,6 +104,28 @@ static void guest_level(void)
 	GUEST_DONE();
 }
 
+/* Destination IDs of a logical cluster's first vCPUs, in an I/O APIC entry's upper half. */
+#define CLUSTER0_VCPUS_0_1	(0x3 << 24)
+
+/* One line, whose interrupt both vCPUs get, and EOI. */
+static void guest_level_shared(void)
+{
+	u32 id;
+
+	guest_setup();
+	id = savic_apic_id();
+	if (!id) {
+		ghcb_ioapic_write(IOAPIC_REDIR(LEVEL_GSI) + 1, CLUSTER0_VCPUS_0_1);
+		ghcb_ioapic_write(IOAPIC_REDIR(LEVEL_GSI),
+				  IOAPIC_LEVEL | APIC_DEST_LOGICAL | LEVEL_VECTOR);
+	}
+	GUEST_SYNC(0);
+	savic_wait_for_irqs(STOP_VECTOR, 1);
+	savic_settle();
+	GUEST_ASSERT_EQ(savic_nr_irqs(id, LEVEL_VECTOR), (u32)NR_ROUNDS);
+	GUEST_DONE();
+}
+
 /* As savic_irq_handler(), but lets hardware and its #VC do the EOI. */
 static u32 nr_hw_eois;
 
@@ -518,6 +540,37 @@ static void wait_for_vector(u8 vector, u32 nr)
 {
 	while (READ_ONCE(shared->received[vector]) < nr)
 		sched_yield();
+}
+
+/* The line goes down with the first EOI, which isn't the other vCPU's. */
+TEST_F_TIMEOUT(savic_irq, ioapic_level_shared, TIMEOUT_SECS)
+{
+	struct test_vm *t = &self->t;
+	pthread_t threads[2];
+	int i;
+
+	vm_install_exception_handler(t->vm, LEVEL_VECTOR, shared_handler);
+	alloc_shared(t->vm);
+	vcpu_arch_set_entry_point(t->vcpus[1], guest_level_shared);
+	launch(t, guest_level_shared);
+	/* Both have to be in x2APIC mode before the pin is set up. */
+	for (i = 1; i >= 0; i--)
+		EXPECT_TRUE(savic_vcpu_run(t->vcpus[i]));
+	for (i = 0; i < 2; i++)
+		pthread_create(&threads[i], NULL, savic_vcpu_thread, t->vcpus[i]);
+
+	for (i = 1; i <= NR_ROUNDS; i++) {
+		signal_level(t);
+		wait_for_vector(LEVEL_VECTOR, 2 * i);
+		EXPECT_EQ(nr_resamples(t), 2);
+	}
+
+	for (i = 0; i < 2; i++) {
+		savic_send_msi(t->vm, i, STOP_VECTOR);
+		pthread_join(threads[i], NULL);
+		EXPECT_EQ(vcpu_get_stat(t->vcpus[i], savic_level_eois), NR_ROUNDS);
+	}
+	EXPECT_EQ(nr_resamples(t), 0);
 }
 
 /* All sources at once, in each round.  The guest does the accounts. */
