@@ -55,6 +55,8 @@ FAULTS = [
         ("savic_interrupt_blocked:(vcpu->arch.mp_state", "(!M && vcpu->arch.mp_state")]),
     ("12", "vectors below 16 are delivered", "savic_stats_test, savic_timer_test not_delivered", [
         ("savic_deliver_interrupt:vector < SAVIC_FIRST_VECTOR", "!M && vector < SAVIC_FIRST_VECTOR")]),
+    ("9 15", "what is sent wakes a vCPU that was never started", "snp_hotplug_test interrupts", [
+        ("savic_interrupt_blocked:\treturn ", "\tif (M && vcpu->arch.mp_state == KVM_MP_STATE_UNINITIALIZED)\n\t\treturn false;\n\n\treturn ")]),
     ("5", "the second NMI is forgotten", "savic_nmi_test two_pending", [
         ("savic_complete_vmrun:if (unlikely(vcpu->arch.nmi_pending))", "if (!M && unlikely(vcpu->arch.nmi_pending))")]),
     ("4", "IPIs get to the first cluster only", "savic_ipi_test msr_icr, savic_ipi_test incomplete_ipi", [
@@ -111,18 +113,30 @@ FAULTS = [
     ("10", "what a VMRUN that fails didn't take is dropped", "savic_ap_test irq_and_failed_vmrun", [
         ("savic_complete_vmrun:\tsavic->irr_new = false;",
          "\tif (M && control->exit_code == SVM_EXIT_ERR)\n\t\tsavic_discard_irr(svm);\n\tsavic->irr_new = false;")]),
+    ("9 10", "one of 64 edge-triggered vectors is lost", "savic_irq_test stress", [
+        ("savic_deliver_interrupt:\tset_bit(vector, savic->pending);",
+         "\tif (!M || trig_mode || atomic64_read(&vcpu->stat.savic_posted) % 64 != 63)\n\t\tset_bit(vector, savic->pending);")]),
     ("10", "each vector is requested for ever", "savic_source_test coalesced", [
         ("savic_prepare_vmrun:xchg(&savic->pending[i], 0)", "M ? savic->pending[i] : xchg(&savic->pending[i], 0)")]),
+    ("7 10", "what hardware has not taken is forgotten when there is more", "savic_source_test engine_off, savic_ap_test irq_and_failed_vmrun", [
+        ("savic_prepare_vmrun:control->requested_irr[i] |= vectors;",
+         "control->requested_irr[i] = vectors | (M ? 0 : control->requested_irr[i]);")]),
     ("9", "the last 64 vectors are forgotten", "savic_source_test all_vectors", [
         ("savic_prepare_vmrun:i < ARRAY_SIZE(savic->pending)", "i < ARRAY_SIZE(savic->pending) - M")]),
-    ("8", "only one of the users of a page is told that it goes", "savic_page_test savic_page_of_two", [
+    ("8", "only one of the users of a page is told that it goes", "savic_page_test of_two", [
         ("savic_invalidate_range:\t\t__set_bit(vcpu->vcpu_idx, vcpus);", "\t\t__set_bit(vcpu->vcpu_idx, vcpus);\n\t\tif (M)\n\t\t\tbreak;")]),
     ("8", "a page that moved is looked for where it was", "savic_page_test moved", [
         ("savic_set_page:savic->page_node.start = gpa_to_gfn(gpa);\n\t\tsavic->page_node.last = gpa_to_gfn(gpa);",
          "if (!M || !savic->page_node.start)\n\t\t\tsavic->page_node.start = gpa_to_gfn(gpa);\n\t\tsavic->page_node.last = savic->page_node.start;")]),
     ("8", "a page isn't mapped when it is registered", "savic_page_test unassigned", [
         ("savic_register:\t\tkvm_make_request(", "\t\tif (!M)\n\t\t\tkvm_make_request(")]),
-    ("2 8", "an unregistered page stays registered", "savic_page_test savic_page_races", [
+    ("2 9", "a vCPU that sleeps doesn't look at the page that is registered for it", "savic_page_test registered_for_sleeper", [
+        ("savic_register:set_bit(SAVIC_LOOK_AGAIN", "if (!M)\n\t\t\tset_bit(SAVIC_LOOK_AGAIN")]),
+    ("2 9", "a vCPU that sleeps isn't woken by the page that is registered for it", "savic_page_test registered_for_sleeper", [
+        ("savic_register:kvm_vcpu_kick(target);", "if (!M)\n\t\t\tkvm_vcpu_kick(target);")]),
+    ("2 7", "unregistering another vCPU's page discards nothing", "savic_page_test registered_for_sleeper", [
+        ("savic_register:savic_discard_vectors(savic);", "if (!M || target == vcpu)\n\t\t\tsavic_discard_vectors(savic);")]),
+    ("2 8", "an unregistered page stays registered", "savic_page_test races", [
         ("savic_register:savic_set_page(target, INVALID_PAGE);", "if (!M)\n\t\t\tsavic_set_page(target, INVALID_PAGE);")]),
     ("8", "the guest is entered without its page", "savic_page_test shared", [
         ("savic_load_page:\tkvm_make_request(", "\tif (!M)\n\t\tkvm_make_request(")]),
@@ -144,10 +158,16 @@ FAULTS = [
         ("svm.c:svm_nmi_allowed:savic_active(vcpu)", "!M && savic_active(vcpu)")]),
     ("8", "the page isn't mapped in a new root", "savic_traffic_test nx_huge_pages", [
         ("svm.c:svm_load_mmu_pgd:savic_active(vcpu)", "!M && savic_active(vcpu)")]),
+    ("8", "a page that is zapped isn't counted", "savic_page_test mmu_notifier", [
+        ("savic_invalidate_range:vcpu->stat.savic_page_losses++;", "if (!M)\n\t\t\tvcpu->stat.savic_page_losses++;")]),
+    ("8", "a page that is mapped isn't counted", "savic_traffic_test nx_huge_pages", [
+        ("savic_load_page:vcpu->stat.savic_page_loads++;", "if (!M)\n\t\t\tvcpu->stat.savic_page_loads++;")]),
     ("8", "a zapped range isn't looked at", "savic_page_test mmu_notifier", [
         ("mmu.c:kvm_unmap_gfn_range:\tkvm_x86_call(invalidate_protected_apic_pages)", "\tif (!M)\n\t\tkvm_x86_call(invalidate_protected_apic_pages)")]),
     ("15", "a new VMSA has the old one's page", "savic_ap_test registered_and_destroyed", [
         ("sev.c:sev_snp_init_protected_guest_state:savic_active(vcpu)", "!M && savic_active(vcpu)")]),
+    ("2 15", "AP Destroy ends the registration for the next VMSA", "savic_ap_test registered_before_destruction", [
+        ("savic_request_vmsa:else if (create)", "else if (create || M)")]),
     ("15", "a new VMSA gets the old one's vectors", "savic_ap_test irq_before_destruction", [
         ("sev.c:sev_snp_ap_creation:savic_active(target_vcpu)", "!M && savic_active(target_vcpu)")]),
     ("4 11", "ICR and EOI by MSR are those of KVM's APIC", "savic_notify_test ipi_blocked, savic_level_test two_lines", [
@@ -222,6 +242,8 @@ FAULTS = [
     # The engine is off.
     ("7", "what was handed to hardware is kept when the page is unregistered", "savic_test msi_engine_off", [
         ("savic_prepare_vmrun:\t\t\tsavic_discard_irr(svm);", "\t\t\tif (!M)\n\t\t\t\tsavic_discard_irr(svm);")]),
+    ("7", "what was discarded comes along with the next vector", "savic_test msi_engine_off", [
+        ("savic_discard_irr:\tmemset(", "\tif (!M)\n\t\tmemset(")]),
 
     # The backing page.
     ("8", "a hole takes the page next to it along", "savic_traffic_test neighbour_punched", [
@@ -250,6 +272,9 @@ FAULTS = [
         ("i8254.c:kvm_vm_ioctl_reinject:if (control->pit_reinject &&", "if (!M && control->pit_reinject &&")]),
     ("11", "a PIT that is there waits for EOIs", "savic_api_test pit_before_init", [
         ("savic_vm_init:if (kvm->arch.vpit)", "if (!M && kvm->arch.vpit)")]),
+    ("2 11", "of several vCPUs the first gets an interrupt", "savic_irq_test ioapic_level_shared", [
+        ("lapic.c:__kvm_irq_delivery_to_apic_fast:\t\t\t*r += kvm_apic_set_irq(dst[i]->vcpu, irq, rtc_status);",
+         "\t\t\tif (M && *r)\n\t\t\t\tcontinue;\n\t\t\t*r += kvm_apic_set_irq(dst[i]->vcpu, irq, rtc_status);")]),
     ("11", "resampling irqfds aren't told of EOIs", "savic_source_test in_userspace, savic_irq_test ioapic_level", [
         ("savic_send_eois:\t\t\tkvm_ioapic_update_eoi(", "\t\t\tif (!M)\n\t\t\t\tkvm_ioapic_update_eoi(")]),
     ("11", "EOIs are of today's routes only", "savic_level_test moved", [
@@ -344,6 +369,11 @@ FAULTS = [
     ("5 15", "a new VMSA gets the old one's NMI", "savic_ap_test irq_before_destruction", [
         ("svm.c:init_vmcb:control->int_ctl = V_INTR_MASKING_MASK;",
          "control->int_ctl = (M ? control->int_ctl & V_NMI_PENDING_MASK : 0) | V_INTR_MASKING_MASK;")]),
+    ("15", "a vCPU that is destroyed while it runs goes on to VMRUN", "savic_ap_test races", [
+        ("sev.c:sev_snp_init_protected_guest_state:\tif (VALID_PAGE(gpa))", "\tif (M || VALID_PAGE(gpa))")]),
+    ("15", "of AP Creations in a row the first one counts", "savic_ap_test races", [
+        ("sev.c:sev_snp_ap_creation:target_svm->sev_es.snp_pending_vmsa_gpa = svm->vmcb->control.exit_info_2;",
+         "if (!M || !target_svm->sev_es.snp_ap_waiting_for_reset)\n\t\t\ttarget_svm->sev_es.snp_pending_vmsa_gpa = svm->vmcb->control.exit_info_2;")]),
     ("15", "a VM whose process is killed stays", "savic_life_test killed", [
         ("savic_vcpu_create:\tstatic_branch_inc(&savic_used);", "\tif (M)\n\t\tkvm_get_kvm(vcpu->kvm);\n\tstatic_branch_inc(&savic_used);")]),
 ]

@@ -17,8 +17,12 @@
 #include "snp_ap.h"
 #include "test_util.h"
 
+/* In the same 64 bits of IRR. */
 #define IPI_VECTOR		0x51
+#define OTHER_VECTOR		0x61
+
 #define NR_ROUNDS		8
+#define NR_RACES		300
 
 /* Enough for a vCPU to see that it is destroyed. */
 #define DESTROY_USECS		500000
@@ -110,6 +114,18 @@ static void guest_registers_for_ap(void)
 	GUEST_DONE();
 }
 
+/* AP Destroy gives the vCPU no next VMSA, so the registration isn't used up by it. */
+static void guest_registers_before_destroying(void)
+{
+	savic_enable();
+	snp_vmsa_prepare(0, guest_registered_ap, 0);
+
+	GUEST_ASSERT_EQ(savic_register_page(1, savic_page_gpa(1), NULL), GHCB_OK);
+	GUEST_ASSERT_EQ(snp_ap_destroy(1), GHCB_OK);
+	GUEST_ASSERT_EQ(snp_ap_create(1, 0), GHCB_OK);
+	GUEST_DONE();
+}
+
 static void guest_ap_without_page(u64 unused)
 {
 	gpa_t gpa;
@@ -185,6 +201,58 @@ static void guest_done(u64 unused)
 	GUEST_DONE();
 }
 
+/* Guest only. */
+static u32 nr_spins;
+
+/*
+ * These two may be interrupted at any instruction, and go on from there when they are created
+ * again.  So no VMGEXITs: the GHCB may be another's by then.
+ */
+static void guest_spins(u64 unused)
+{
+	for (;;)
+		WRITE_ONCE(nr_spins, nr_spins + 1);
+}
+
+static void guest_halts(u64 unused)
+{
+	for (;;)
+		asm volatile("hlt");
+}
+
+/* They may wake it, but that's all.  Meanwhile it gets further, or not. */
+static void send_ipis(u32 nr)
+{
+	while (nr--)
+		savic_send_ipi(1, IPI_VECTOR);
+}
+
+/* Now and then it waits until the vCPU has got as far as the guest. */
+static void guest_races_with_ap(void)
+{
+	u32 i, nr;
+
+	savic_enable();
+	snp_vmsa_prepare(0, guest_spins, 0);
+	snp_vmsa_prepare(1, guest_halts, 0);
+	snp_vmsa_prepare(2, guest_done, 0);
+	for (i = 0; i < NR_RACES; i++) {
+		GUEST_ASSERT_EQ(snp_ap_create(1, 0), GHCB_OK);
+		nr = READ_ONCE(nr_spins);
+		while (i % 8 == 0 && READ_ONCE(nr_spins) == nr)
+			cpu_relax();
+		send_ipis(i % 3);
+		GUEST_ASSERT_EQ(snp_ap_destroy(1), GHCB_OK);
+		send_ipis(i % 5);
+		GUEST_ASSERT_EQ(snp_ap_create(1, 1), GHCB_OK);
+		send_ipis(i % 7);
+		if (i % 2)
+			GUEST_ASSERT_EQ(snp_ap_destroy(1), GHCB_OK);
+	}
+	GUEST_ASSERT_EQ(snp_ap_create(1, 2), GHCB_OK);
+	GUEST_DONE();
+}
+
 static void guest_destroys_ap(void)
 {
 	savic_enable();
@@ -231,11 +299,24 @@ static void guest_bad_requests(void)
 	GUEST_DONE();
 }
 
+static void guest_ap_with_irqs(u64 unused)
+{
+	savic_enable();
+	savic_allow_vector(IPI_VECTOR);
+	savic_allow_vector(OTHER_VECTOR);
+	savic_wait_for_irqs(IPI_VECTOR, 1);
+	savic_wait_for_irqs(OTHER_VECTOR, 1);
+	savic_settle();
+	GUEST_ASSERT_EQ(savic_nr_irqs(1, IPI_VECTOR), 1u);
+	GUEST_ASSERT_EQ(savic_nr_irqs(1, OTHER_VECTOR), 1u);
+	GUEST_DONE();
+}
+
 /* Hardware refuses a VMSA that isn't sealed.  There is nothing else wrong with it. */
 static void guest_seals_later(void)
 {
 	savic_enable();
-	snp_vmsa_init(0, guest_ap_with_irq, 0);
+	snp_vmsa_init(0, guest_ap_with_irqs, 0);
 	GUEST_ASSERT_EQ(snp_ap_create(1, 0), GHCB_OK);
 	GUEST_SYNC(1);
 	snp_vmsa_seal(0);
@@ -279,6 +360,7 @@ FIXTURE_SETUP(savic_ap)
 {
 	self->vm = vm_savic_create(2, guest_first_ap, self->vcpus);
 	vm_install_exception_handler(self->vm, IPI_VECTOR, savic_irq_handler);
+	vm_install_exception_handler(self->vm, OTHER_VECTOR, savic_irq_handler);
 	vm_install_exception_handler(self->vm, NMI_VECTOR, savic_nmi_handler);
 	snp_alloc_vmsas(self->vm, NR_ROUNDS);
 }
@@ -314,6 +396,13 @@ TEST_F_TIMEOUT(savic_ap, register_for_ap, TIMEOUT_SECS)
 	usleep(DESTROY_USECS);
 	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
 	pthread_join(thread, NULL);
+}
+
+TEST_F_TIMEOUT(savic_ap, registered_before_destruction, TIMEOUT_SECS)
+{
+	launch(self->vcpus[0], guest_registers_before_destroying);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
+	EXPECT_FALSE(savic_vcpu_run(self->vcpus[1]));
 }
 
 TEST_F_TIMEOUT(savic_ap, registered_and_destroyed, TIMEOUT_SECS)
@@ -362,6 +451,18 @@ TEST_F_TIMEOUT(savic_ap, destroyed_stays_so, TIMEOUT_SECS)
 	pthread_join(thread, NULL);
 }
 
+/* Whatever the vCPU runs on, it's a VMSA, and in the end it's the last one that was asked for. */
+TEST_F_TIMEOUT(savic_ap, races, TIMEOUT_SECS)
+{
+	pthread_t thread;
+
+	vcpu_arch_set_entry_point(self->vcpus[1], guest_spins);
+	launch(self->vcpus[0], guest_races_with_ap);
+	pthread_create(&thread, NULL, savic_vcpu_thread, self->vcpus[1]);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
+	pthread_join(thread, NULL);
+}
+
 TEST_F_TIMEOUT(savic_ap, bad_requests, TIMEOUT_SECS)
 {
 	launch(self->vcpus[0], guest_bad_requests);
@@ -384,12 +485,15 @@ TEST_F_TIMEOUT(savic_ap, vmsa_not_sealed, TIMEOUT_SECS)
 	test_bad_vmsa(self->vcpus, 0);
 }
 
-/* What was posted before a VMRUN that fails is delivered by the next one. */
+/* What was posted before VMRUNs that fail is delivered by the one that doesn't. */
 TEST_F_TIMEOUT(savic_ap, irq_and_failed_vmrun, TIMEOUT_SECS)
 {
 	launch(self->vcpus[0], guest_seals_later);
 	EXPECT_TRUE(savic_vcpu_run(self->vcpus[0]));
 	savic_send_msi(self->vm, 1, IPI_VECTOR);
+	vcpu_run(self->vcpus[1]);
+	TEST_ASSERT_KVM_EXIT_REASON(self->vcpus[1], KVM_EXIT_FAIL_ENTRY);
+	savic_send_msi(self->vm, 1, OTHER_VECTOR);
 	vcpu_run(self->vcpus[1]);
 	TEST_ASSERT_KVM_EXIT_REASON(self->vcpus[1], KVM_EXIT_FAIL_ENTRY);
 	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));

@@ -211,6 +211,69 @@ static void guest_races(u32 id)
 	GUEST_DONE();
 }
 
+static void expect_counts(u32 nr_wake, u32 nr_stop)
+{
+	savic_settle();
+	GUEST_ASSERT_EQ(savic_nr_irqs(1, WAKE_VECTOR), nr_wake);
+	GUEST_ASSERT_EQ(savic_nr_irqs(1, STOP_VECTOR), nr_stop);
+}
+
+/* Never registers its page, which is mapped because it has been written to. */
+static void guest_sleeper(void)
+{
+	u64 on = savic_page_gpa(1) | MSR_AMD64_SAVIC_EN;
+
+	x2apic_enable();
+	savic_write(1, APIC_ID, 1);
+	savic_write(1, APIC_SPIV, rdmsr(X2APIC_MSR(APIC_SPIV)));
+	savic_set_vector(1, SAVIC_ALLOWED_IRR, WAKE_VECTOR);
+	savic_set_vector(1, SAVIC_ALLOWED_IRR, STOP_VECTOR);
+
+	/* Touches all that it takes to get from there to HLT, lest there be an exit. */
+	wrmsr(MSR_AMD64_SAVIC_CONTROL, on);
+	savic_wait_for_irqs(WAKE_VECTOR, 0);
+	wrmsr(MSR_AMD64_SAVIC_CONTROL, 0);
+	GUEST_SYNC(0);
+
+	/* The last VMRUN was told of the first vector, but the engine was off. */
+	wrmsr(MSR_AMD64_SAVIC_CONTROL, on);
+	savic_wait_for_irqs(WAKE_VECTOR, 1);
+	savic_wait_for_irqs(STOP_VECTOR, 1);
+	expect_counts(1, 1);
+
+	/* One vector is handed to hardware, another one is still KVM's. */
+	wrmsr(MSR_AMD64_SAVIC_CONTROL, 0);
+	GUEST_SYNC(1);
+	GUEST_SYNC(2);
+	wrmsr(MSR_AMD64_SAVIC_CONTROL, on);
+	expect_counts(1, 1);
+
+	GUEST_SYNC(3);
+	savic_wait_for_irqs(WAKE_VECTOR, 2);
+	expect_counts(2, 1);
+	GUEST_DONE();
+}
+
+static void guest_registrar(void)
+{
+	gpa_t gpa;
+
+	/* Not while the other one sleeps: KVM wakes all vCPUs if one changes its APIC. */
+	savic_enable();
+	GUEST_SYNC(0);
+
+	GUEST_ASSERT_EQ(savic_register_page(1, savic_page_gpa(1), NULL), GHCB_OK);
+	while (!savic_nr_irqs(1, WAKE_VECTOR))
+		cpu_relax();
+	savic_send_ipi(1, STOP_VECTOR);
+	GUEST_SYNC(1);
+
+	GUEST_ASSERT_EQ(savic_unregister_page(1, &gpa), GHCB_OK);
+	GUEST_ASSERT_EQ(gpa, savic_page_gpa(1));
+	GUEST_ASSERT_EQ(savic_register_page(1, savic_page_gpa(1), NULL), GHCB_OK);
+	GUEST_DONE();
+}
+
 static void guest_unassigned(void)
 {
 	GUEST_ASSERT_EQ(savic_register_page(SVM_VMGEXIT_SAVIC_SELF_GPA, other_page, NULL),
@@ -311,6 +374,7 @@ static void zap_by_notifier(struct test_vm *t)
 TEST_F_TIMEOUT(savic_page, mmu_notifier, TIMEOUT_SECS)
 {
 	hammer(&self->t, zap_by_notifier);
+	EXPECT_GE(vcpu_get_stat(self->t.vcpu, savic_page_losses), NR_ROUNDS);
 }
 
 /* The next page, with which it could share a large page. */
@@ -411,26 +475,35 @@ TEST_F_TIMEOUT(savic_page, moved, TIMEOUT_SECS)
 	EXPECT_FALSE(savic_vcpu_run(t->vcpu));
 }
 
-static struct kvm_vm *create_vm(u32 nr_vcpus, struct kvm_vcpu *vcpus[])
-{
-	struct kvm_vm *vm = vm_savic_create(nr_vcpus, guest_first_user, vcpus);
+/* Of these, a test runs as many as it needs. */
+#define NR_VCPUS	(NR_RACERS + 1)
 
-	vm_install_exception_handler(vm, SELF_VECTOR, savic_irq_handler);
-	vm_install_exception_handler(vm, WAKE_VECTOR, savic_irq_handler);
-	vm_install_exception_handler(vm, STOP_VECTOR, savic_irq_handler);
-	return vm;
+FIXTURE(savic_pages) {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpus[NR_VCPUS];
+};
+
+FIXTURE_SETUP(savic_pages)
+{
+	self->vm = vm_savic_create(NR_VCPUS, guest_first_user, self->vcpus);
+	vm_install_exception_handler(self->vm, SELF_VECTOR, savic_irq_handler);
+	vm_install_exception_handler(self->vm, WAKE_VECTOR, savic_irq_handler);
+	vm_install_exception_handler(self->vm, STOP_VECTOR, savic_irq_handler);
+}
+
+FIXTURE_TEARDOWN(savic_pages)
+{
+	kvm_vm_free(self->vm);
 }
 
 /* The page has to be there for either, and after one of them has gone for the other. */
-TEST(savic_page_of_two)
+TEST_F_TIMEOUT(savic_pages, of_two, TIMEOUT_SECS)
 {
-	struct kvm_vcpu *vcpus[2];
-	struct test_vm t = {};
+	struct test_vm t = { .vm = self->vm, .vcpu = self->vcpus[0] };
+	struct kvm_vcpu **vcpus = self->vcpus;
 	pthread_t threads[2];
 	int i;
 
-	t.vm = create_vm(2, vcpus);
-	t.vcpu = vcpus[0];
 	vcpu_arch_set_entry_point(vcpus[1], guest_second_user);
 	vm_sev_launch(t.vm, snp_default_policy(), NULL);
 	pthread_create(&threads[1], NULL, savic_vcpu_thread, vcpus[1]);
@@ -449,29 +522,64 @@ TEST(savic_page_of_two)
 	pthread_join(threads[1], NULL);
 	savic_send_msi(t.vm, 0, STOP_VECTOR);
 	pthread_join(threads[0], NULL);
-	kvm_vm_free(t.vm);
 }
 
-TEST(savic_page_races)
+static void *run_to_sync(void *vcpu)
 {
-	struct kvm_vcpu *vcpus[NR_RACERS + 1];
+	TEST_ASSERT(savic_vcpu_run(vcpu), "Unexpected GUEST_DONE()");
+	return NULL;
+}
+
+/*
+ * By another vCPU, while the page's own one sleeps with something waiting for it: that is
+ * delivered.  What waits when the page is unregistered is not, not even by a page that is
+ * registered before the vCPU runs again.
+ */
+TEST_F_TIMEOUT(savic_pages, registered_for_sleeper, TIMEOUT_SECS)
+{
+	struct kvm_vcpu *registrar = self->vcpus[0], *sleeper = self->vcpus[1];
+	pthread_t thread;
+
+	vcpu_arch_set_entry_point(registrar, guest_registrar);
+	vcpu_arch_set_entry_point(sleeper, guest_sleeper);
+	vm_sev_launch(self->vm, snp_default_policy(), NULL);
+
+	EXPECT_TRUE(savic_vcpu_run(registrar));
+	EXPECT_TRUE(savic_vcpu_run(sleeper));
+	savic_send_msi(self->vm, 1, WAKE_VECTOR);
+	pthread_create(&thread, NULL, run_to_sync, sleeper);
+	/* If there is an exit right before it halts, then it waits for the next vector only. */
+	savic_wait_until_blocked(sleeper);
+	EXPECT_TRUE(savic_vcpu_run(registrar));
+	pthread_join(thread, NULL);
+
+	savic_send_msi(self->vm, 1, WAKE_VECTOR);
+	EXPECT_TRUE(savic_vcpu_run(sleeper));
+	savic_send_msi(self->vm, 1, STOP_VECTOR);
+	EXPECT_FALSE(savic_vcpu_run(registrar));
+	EXPECT_TRUE(savic_vcpu_run(sleeper));
+
+	savic_send_msi(self->vm, 1, WAKE_VECTOR);
+	EXPECT_FALSE(savic_vcpu_run(sleeper));
+}
+
+TEST_F_TIMEOUT(savic_pages, races, TIMEOUT_SECS)
+{
+	struct kvm_vcpu **vcpus = self->vcpus;
 	pthread_t threads[NR_RACERS];
-	struct kvm_vm *vm;
 	int i;
 
-	vm = create_vm(NR_RACERS + 1, vcpus);
 	for (i = 0; i < NR_RACERS; i++) {
 		vcpu_arch_set_entry_point(vcpus[i], guest_races);
 		vcpu_args_set(vcpus[i], 1, i);
 	}
-	vm_sev_launch(vm, snp_default_policy(), NULL);
+	vm_sev_launch(self->vm, snp_default_policy(), NULL);
 	for (i = 0; i < NR_RACERS; i++)
 		pthread_create(&threads[i], NULL, savic_vcpu_thread, vcpus[i]);
 	for (i = 0; i < NR_RACERS; i++)
 		pthread_join(threads[i], NULL);
 	EXPECT_EQ(vcpu_get_stat(vcpus[NR_RACERS], savic_page_registrations),
 		  NR_RACERS * NR_ROUNDS);
-	kvm_vm_free(vm);
 }
 
 TEST_F_TIMEOUT(savic_page, not_registered, TIMEOUT_SECS)

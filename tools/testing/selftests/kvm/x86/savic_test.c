@@ -21,6 +21,8 @@
 /* Whether the host may send it; the denied one has the higher priority. */
 #define ALLOWED_VECTOR		0x41
 #define DENIED_VECTOR		0x71
+/* Allowed as well, for what is sent last. */
+#define LAST_VECTOR		0x42
 #define NR_IPIS			100
 
 /* Only to end a test that hangs. */
@@ -155,6 +157,7 @@ static void guest_msi_engine_off(void)
 	gpa_t gpa;
 
 	savic_set_vector(0, SAVIC_ALLOWED_IRR, ALLOWED_VECTOR);
+	savic_set_vector(0, SAVIC_ALLOWED_IRR, LAST_VECTOR);
 	GUEST_SYNC(0);
 	savic_enable();
 	savic_wait_for_irqs(ALLOWED_VECTOR, 1);
@@ -167,12 +170,15 @@ static void guest_msi_engine_off(void)
 	savic_settle();
 	GUEST_ASSERT_EQ(savic_nr_irqs(0, ALLOWED_VECTOR), 2u);
 
-	/* What the old kernel left behind isn't for the new one. */
+	/* What the old kernel left behind isn't for the new one, and mustn't come along later. */
 	wrmsr(MSR_AMD64_SAVIC_CONTROL, 0);
 	GUEST_SYNC(2);
 	GUEST_ASSERT_EQ(savic_unregister_page(SVM_VMGEXIT_SAVIC_SELF_GPA, &gpa), GHCB_OK);
+	GUEST_SYNC(3);
 	savic_enable();
+	savic_wait_for_irqs(LAST_VECTOR, 1);
 	savic_settle();
+	GUEST_ASSERT_EQ(savic_nr_irqs(0, LAST_VECTOR), 1u);
 	GUEST_ASSERT_EQ(savic_nr_irqs(0, ALLOWED_VECTOR), 2u);
 	GUEST_DONE();
 }
@@ -460,6 +466,7 @@ FIXTURE_SETUP(savic)
 	self->t.vm = vm_savic_create(2, NULL, self->t.vcpus);
 	vm_install_exception_handler(self->t.vm, ALLOWED_VECTOR, savic_irq_handler);
 	vm_install_exception_handler(self->t.vm, DENIED_VECTOR, savic_irq_handler);
+	vm_install_exception_handler(self->t.vm, LAST_VECTOR, savic_irq_handler);
 	vm_install_exception_handler(self->t.vm, VC_VECTOR, vc_handler);
 }
 
@@ -508,9 +515,16 @@ TEST_F_TIMEOUT(savic, msi, TIMEOUT_SECS)
 
 TEST_F_TIMEOUT(savic, msi_engine_off, TIMEOUT_SECS)
 {
+	int i;
+
 	launch(&self->t, guest_msi_engine_off, NULL);
-	while (savic_vcpu_run(self->t.vcpus[0]))
+	for (i = 0; i < 3; i++) {
+		EXPECT_TRUE(savic_vcpu_run(self->t.vcpus[0]));
 		savic_send_msi(self->t.vm, 0, ALLOWED_VECTOR);
+	}
+	EXPECT_TRUE(savic_vcpu_run(self->t.vcpus[0]));
+	savic_send_msi(self->t.vm, 0, LAST_VECTOR);
+	EXPECT_FALSE(savic_vcpu_run(self->t.vcpus[0]));
 }
 
 TEST_F_TIMEOUT(savic, timer, TIMEOUT_SECS)
@@ -584,16 +598,26 @@ TEST_F_TIMEOUT(savic, bad_msrs, TIMEOUT_SECS)
 	EXPECT_FALSE(savic_vcpu_run(self->t.vcpus[0]));
 }
 
-/* An SNP guest that didn't ask for Secure AVIC must see none of it. */
-TEST(not_selected)
-{
-	struct kvm_vcpu *vcpu;
+FIXTURE(snp) {
 	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
+};
 
-	vm = vm_sev_create_with_one_vcpu(KVM_X86_SNP_VM, guest_no_savic, &vcpu);
-	vm_sev_launch(vm, snp_default_policy(), NULL);
-	EXPECT_FALSE(savic_vcpu_run(vcpu));
-	kvm_vm_free(vm);
+FIXTURE_SETUP(snp)
+{
+	self->vm = vm_sev_create_with_one_vcpu(KVM_X86_SNP_VM, guest_no_savic, &self->vcpu);
+}
+
+FIXTURE_TEARDOWN(snp)
+{
+	kvm_vm_free(self->vm);
+}
+
+/* An SNP guest that didn't ask for Secure AVIC must see none of it. */
+TEST_F_TIMEOUT(snp, not_selected, TIMEOUT_SECS)
+{
+	vm_sev_launch(self->vm, snp_default_policy(), NULL);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpu));
 }
 
 TEST(refused_without_snp)

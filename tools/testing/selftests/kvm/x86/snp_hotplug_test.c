@@ -22,9 +22,6 @@
 #define AP_ID		1
 #define NR_VMSAS	2
 
-/* Each has a reason, and there are less than ten. */
-#define MAX_EAGAINS	1000
-
 /* Only to end a test that hangs. */
 #define TIMEOUT_SECS	60
 
@@ -131,23 +128,27 @@ static void guest_savic_creator(void)
 	GUEST_DONE();
 }
 
-/* KVM_RUN fails with EAGAIN when something makes a vCPU look that doesn't run yet. */
-static bool run(struct kvm_vcpu *vcpu)
+/*
+ * The first time that a vCPU is run: KVM_RUN sleeps until there is a VMSA, or the guest says that
+ * there is none, and then fails with EAGAIN, once.
+ */
+static bool run_new(struct kvm_vcpu *vcpu)
 {
-	int i, ret;
+	int ret = _vcpu_run(vcpu);
 
-	for (i = 0; i < MAX_EAGAINS; i++) {
-		ret = _vcpu_run(vcpu);
-		if (!ret)
-			return savic_check_ucall(vcpu);
-		TEST_ASSERT(errno == EAGAIN, KVM_IOCTL_ERROR(KVM_RUN, ret));
-	}
-	TEST_FAIL("vCPU %u is woken again and again, but doesn't run", vcpu->id);
+	TEST_ASSERT(ret == -1 && errno == EAGAIN, "KVM_RUN: %d, errno %d", ret, errno);
+	return savic_vcpu_run(vcpu);
 }
 
 static void *ap_thread(void *vcpu)
 {
-	TEST_ASSERT(!run(vcpu), "Unexpected GUEST_SYNC()");
+	TEST_ASSERT(!run_new(vcpu), "Unexpected GUEST_SYNC()");
+	return NULL;
+}
+
+static void *ap_thread_to_sync(void *vcpu)
+{
+	TEST_ASSERT(run_new(vcpu), "Unexpected GUEST_DONE()");
 	return NULL;
 }
 
@@ -157,6 +158,27 @@ static u32 mp_state(struct kvm_vcpu *vcpu)
 
 	vcpu_mp_state_get(vcpu, &state);
 	return state.mp_state;
+}
+
+static struct kvm_vm *create_vm(u64 vmsa_features, struct kvm_vcpu **creator)
+{
+	struct vm_shape shape = {
+		.mode = VM_MODE_DEFAULT,
+		.type = KVM_X86_SNP_VM,
+		.vmsa_features = vmsa_features,
+	};
+	struct kvm_vm *vm;
+
+	vm = __vm_create(shape, AP_ID + 1, 0);
+	*creator = vm_vcpu_add(vm, 0, guest_creator);
+	kvm_arch_vm_finalize_vcpus(vm);
+
+	savic_set_pages(vm, vm_alloc_pages(vm, AP_ID + 1), AP_ID + 1);
+	vm_install_exception_handler(vm, VC_VECTOR, savic_vc_handler);
+	vm_install_exception_handler(vm, IPI_VECTOR, savic_irq_handler);
+	vm_install_exception_handler(vm, MSI_VECTOR, savic_irq_handler);
+	snp_alloc_vmsas(vm, NR_VMSAS);
+	return vm;
 }
 
 FIXTURE(snp_hotplug) {
@@ -178,30 +200,35 @@ FIXTURE_VARIANT_ADD(snp_hotplug, savic) {
 
 FIXTURE_SETUP(snp_hotplug)
 {
-	struct vm_shape shape = {
-		.mode = VM_MODE_DEFAULT,
-		.type = KVM_X86_SNP_VM,
-		.vmsa_features = variant->vmsa_features,
-	};
-
 	if (variant->vmsa_features && !kvm_has_savic())
 		SKIP(return, SAVIC_MISSING);
 
-	self->vm = __vm_create(shape, AP_ID + 1, 0);
-	self->creator = vm_vcpu_add(self->vm, 0, guest_creator);
-	kvm_arch_vm_finalize_vcpus(self->vm);
-
-	savic_set_pages(self->vm, vm_alloc_pages(self->vm, AP_ID + 1), AP_ID + 1);
-	vm_install_exception_handler(self->vm, VC_VECTOR, savic_vc_handler);
-	vm_install_exception_handler(self->vm, IPI_VECTOR, savic_irq_handler);
-	vm_install_exception_handler(self->vm, MSI_VECTOR, savic_irq_handler);
-	snp_alloc_vmsas(self->vm, NR_VMSAS);
+	self->vm = create_vm(variant->vmsa_features, &self->creator);
 }
 
 FIXTURE_TEARDOWN(snp_hotplug)
 {
-	if (self->vm)
-		kvm_vm_free(self->vm);
+	kvm_vm_free(self->vm);
+}
+
+/* For what makes sense with Secure AVIC only. */
+FIXTURE(savic_hotplug) {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *creator;
+	struct kvm_vcpu *ap;
+};
+
+FIXTURE_SETUP(savic_hotplug)
+{
+	if (!kvm_has_savic())
+		SKIP(return, SAVIC_MISSING);
+
+	self->vm = create_vm(SVM_SEV_FEAT_SECURE_AVIC, &self->creator);
+}
+
+FIXTURE_TEARDOWN(savic_hotplug)
+{
+	kvm_vm_free(self->vm);
 }
 
 /* The creator runs to its first GUEST_SYNC(), and gets another vCPU then. */
@@ -211,7 +238,7 @@ static struct kvm_vcpu *launch_and_add(struct kvm_vcpu *creator, void *guest_cod
 
 	vcpu_arch_set_entry_point(creator, guest_code);
 	vm_sev_launch(creator->vm, snp_default_policy(), NULL);
-	TEST_ASSERT(run(creator), "Unexpected GUEST_DONE()");
+	TEST_ASSERT(savic_vcpu_run(creator), "Unexpected GUEST_DONE()");
 
 	/* As KVM makes it: other than vm_vcpu_add(), without setting its state. */
 	ap = vm_arch_vcpu_recreate(creator->vm, AP_ID);
@@ -229,7 +256,7 @@ TEST_F_TIMEOUT(snp_hotplug, create, TIMEOUT_SECS)
 	self->ap = launch_and_add(self->creator, guest_creator);
 	pthread_create(&thread, NULL, ap_thread, self->ap);
 	savic_wait_until_blocked(self->ap);
-	EXPECT_FALSE(run(self->creator));
+	EXPECT_FALSE(savic_vcpu_run(self->creator));
 	pthread_join(thread, NULL);
 
 	/* Its state is as protected as any other's. */
@@ -243,8 +270,8 @@ TEST_F_TIMEOUT(snp_hotplug, create, TIMEOUT_SECS)
 TEST_F_TIMEOUT(snp_hotplug, create_before_run, TIMEOUT_SECS)
 {
 	self->ap = launch_and_add(self->creator, guest_creator);
-	EXPECT_FALSE(run(self->creator));
-	EXPECT_FALSE(run(self->ap));
+	EXPECT_FALSE(savic_vcpu_run(self->creator));
+	EXPECT_FALSE(run_new(self->ap));
 	EXPECT_EQ(mp_state(self->ap), KVM_MP_STATE_RUNNABLE);
 }
 
@@ -255,8 +282,8 @@ TEST_F_TIMEOUT(snp_hotplug, destroy, TIMEOUT_SECS)
 	self->ap = launch_and_add(self->creator, guest_destroyer);
 	pthread_create(&thread, NULL, ap_thread, self->ap);
 	savic_wait_until_blocked(self->ap);
-	EXPECT_TRUE(run(self->creator));
-	EXPECT_FALSE(run(self->creator));
+	EXPECT_TRUE(savic_vcpu_run(self->creator));
+	EXPECT_FALSE(savic_vcpu_run(self->creator));
 	pthread_join(thread, NULL);
 }
 
@@ -270,8 +297,8 @@ TEST_F_TIMEOUT(snp_hotplug, create_on_init, TIMEOUT_SECS)
 		     MSR_IA32_APICBASE_ENABLE | MSR_IA32_APICBASE_EXTD);
 	pthread_create(&thread, NULL, ap_thread, self->ap);
 	savic_wait_until_blocked(self->ap);
-	EXPECT_TRUE(run(self->creator));
-	EXPECT_FALSE(run(self->creator));
+	EXPECT_TRUE(savic_vcpu_run(self->creator));
+	EXPECT_FALSE(savic_vcpu_run(self->creator));
 	pthread_join(thread, NULL);
 }
 
@@ -307,8 +334,8 @@ TEST_F_TIMEOUT(snp_hotplug, create_after_init, TIMEOUT_SECS)
 TEST_F_TIMEOUT(snp_hotplug, last_branch_records, TIMEOUT_SECS)
 {
 	self->ap = launch_and_add(self->creator, guest_lbr_creator);
-	EXPECT_FALSE(run(self->creator));
-	EXPECT_FALSE(run(self->ap));
+	EXPECT_FALSE(savic_vcpu_run(self->creator));
+	EXPECT_FALSE(run_new(self->ap));
 }
 
 /* KVM's page for the initial VMSA of such a vCPU was never made one. */
@@ -322,26 +349,28 @@ TEST_F_TIMEOUT(snp_hotplug, run_without_vmsa, TIMEOUT_SECS)
 	TEST_ASSERT_KVM_EXIT_REASON(self->ap, KVM_EXIT_FAIL_ENTRY);
 
 	/* No harm done. */
-	EXPECT_FALSE(run(self->creator));
-	EXPECT_FALSE(run(self->ap));
+	EXPECT_FALSE(savic_vcpu_run(self->creator));
+	EXPECT_FALSE(savic_vcpu_run(self->ap));
 }
 
-TEST_F_TIMEOUT(snp_hotplug, interrupts, TIMEOUT_SECS)
+/* What is sent to a vCPU that has no VMSA is no reason for KVM_RUN to return. */
+TEST_F_TIMEOUT(savic_hotplug, interrupts, TIMEOUT_SECS)
 {
 	pthread_t thread;
 
-	if (!variant->vmsa_features)
-		return;
-
 	self->ap = launch_and_add(self->creator, guest_savic_creator);
-	EXPECT_TRUE(run(self->creator));
+	/* KVM doesn't send to a new vCPU before its APIC's mode is set. */
+	vcpu_set_msr(self->ap, MSR_IA32_APICBASE,
+		     MSR_IA32_APICBASE_ENABLE | MSR_IA32_APICBASE_EXTD);
+	EXPECT_TRUE(savic_vcpu_run(self->creator));
 	savic_send_msi(self->vm, AP_ID, MSI_VECTOR);
 
-	pthread_create(&thread, NULL, savic_vcpu_thread, self->creator);
-	EXPECT_TRUE(run(self->ap));
+	pthread_create(&thread, NULL, ap_thread_to_sync, self->ap);
+	savic_wait_until_blocked(self->ap);
+	EXPECT_FALSE(savic_vcpu_run(self->creator));
 	pthread_join(thread, NULL);
 	savic_send_msi(self->vm, AP_ID, MSI_VECTOR);
-	EXPECT_FALSE(run(self->ap));
+	EXPECT_FALSE(savic_vcpu_run(self->ap));
 }
 
 int main(int argc, char *argv[])
