@@ -203,6 +203,9 @@ FAULTS = [
     ("5 9", "a halted vCPU isn't woken by NMIs", "savic_nmi_test halted", [
         ("svm.c:svm_nmi_allowed:return !for_injection && savic_nmi_allowed(vcpu);",
          "return !M && !for_injection && savic_nmi_allowed(vcpu);")]),
+    ("5 7 9", "an NMI that hardware has not taken does not wake", "savic_nmi_test engine_off_halted", [
+        ("savic_request_not_taken:READ_ONCE(control->int_ctl) & V_NMI_PENDING_MASK",
+         "(!M && READ_ONCE(control->int_ctl) & V_NMI_PENDING_MASK)")]),
 
     # What the guest doesn't allow.
     ("6", "an EOI that is missing isn't counted", "savic_level_test denied", [
