@@ -154,6 +154,14 @@ FAULTS = [
          "if ((M && control->exit_info_2 >> 32 == 1) || !savic_forward_ipi(vcpu, info_1))")]),
     ("6", "debugfs forgets level-triggered vectors", "savic_stats_test savic_debugfs", [
         ("savic_debugfs_show:savic->level)", "M ? savic->eoi : savic->level)")]),
+    ("6", "debugfs forgets the EOIs that userspace is to be told of", "savic_stats_test eois", [
+        ("savic_debugfs_show:savic->eoi);", "M ? savic->level : savic->eoi);")]),
+    ("9", "debugfs doesn't show that a vCPU is to look again", "savic_stats_test two_vcpus", [
+        ("savic_debugfs_show:READ_ONCE(savic->flags)", "M ? 0 : READ_ONCE(savic->flags)")]),
+    ("4", "IPIs that are forwarded aren't counted", "savic_stats_test savic_stats", [
+        ("savic_forward_ipi:\tvcpu->stat.savic_forwarded_ipis++;", "\tif (!M)\n\t\tvcpu->stat.savic_forwarded_ipis++;")]),
+    ("11", "EOIs of level-triggered vectors aren't counted", "savic_stats_test savic_stats", [
+        ("savic_send_eois:\t\tvcpu->stat.savic_level_eois++;", "\t\tif (!M)\n\t\t\tvcpu->stat.savic_level_eois++;")]),
 
     # Without a local APIC in the kernel.
     ("1", "a vCPU without a local APIC is created", "savic_test refused_without_irqchip", [
