@@ -261,6 +261,14 @@ FAULTS = [
     ("11", "a userspace I/O APIC is told of the first of several EOIs", "savic_level_test savic_level_split", [
         ("savic_send_eois:\t\tvcpu->arch.complete_userspace_io = savic_send_eois;",
          "\t\tif (!M)\n\t\t\tvcpu->arch.complete_userspace_io = savic_send_eois;")]),
+    ("11", "an EOI is for one of several lines", "savic_level_test two_lines, savic_level_test still_asserted", [
+        ("savic_queue_eois:\t\tfound |= savic_queue_eoi(svm->savic, v);",
+         "\t{\n\t\tfound |= savic_queue_eoi(svm->savic, v);\n\t\tif (M)\n\t\t\tbreak;\n\t}")]),
+    ("11", "a line that is still asserted isn't delivered again", "savic_level_test still_asserted", [
+        ("ioapic.c:kvm_ioapic_update_eoi_one:!ent->fields.mask && (ioapic->irr", "!M && !ent->fields.mask && (ioapic->irr")]),
+    ("11 15", "what the old VMSA was to EOI blocks the line", "savic_level_test savic_level_destroyed", [
+        ("savic_prepare_vmrun:\t\t\tsavic_read_vectors(savic->level_requested, savic->level);",
+         "\t\t\tif (!M)\n\t\t\t\tsavic_read_vectors(savic->level_requested, savic->level);")]),
     ("11 14", "a split irqchip takes resampling irqfds", "savic_api_test split_irqchip", [
         ("irq.c:kvm_arch_irqfd_allowed:resample ? irqchip_full(kvm)", "resample && !M ? irqchip_full(kvm)")]),
     ("11 14", "an irqfd uses the route that it had first", "savic_traffic_test rerouted", [
