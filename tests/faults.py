@@ -240,6 +240,14 @@ FAULTS = [
     ("9", "the end of the pause between attempts wakes nobody", "savic_halt_test engine_off", [
         ("savic_retry_timer_fn:\tkvm_vcpu_kick(savic->vcpu);", "\tif (!M)\n\t\tkvm_vcpu_kick(savic->vcpu);"),
         ("savic_retry_timer_fn:\tset_bit(SAVIC_LOOK_AGAIN", "\tif (!M)\n\t\tset_bit(SAVIC_LOOK_AGAIN")]),
+    ("7 9", "a vCPU that can't get what waits for it keeps the CPU busy", "savic_halt_test engine_off, savic_halt_test engine_off_nmis, "
+     "savic_halt_test masked_line, savic_halt_test masked_level", [
+         ("savic_may_retry:savic->nr_retries < SAVIC_MAX_RETRIES", "M || savic->nr_retries < SAVIC_MAX_RETRIES")]),
+    ("5 9", "a vCPU doesn't sleep while KVM has an NMI that hardware can't hold yet", "savic_halt_test engine_off_nmis", [
+        ("savic_nmi_allowed:!(to_svm(vcpu)->vmcb->control.int_ctl & V_NMI_PENDING_MASK)",
+         "(M || !(to_svm(vcpu)->vmcb->control.int_ctl & V_NMI_PENDING_MASK))")]),
+    ("7 9", "a vCPU without a backing page is made to look again", "savic_halt_test no_page", [
+        ("savic_handle_idle_hlt:VALID_PAGE(READ_ONCE(savic->gpa))", "(M || VALID_PAGE(READ_ONCE(savic->gpa)))")]),
 
     # I/O APIC, PIT, RTC.
     ("11", "the RTC waits for EOIs", "savic_irq_test ioapic_rtc", [
