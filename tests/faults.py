@@ -248,6 +248,9 @@ FAULTS = [
          "(M || !(to_svm(vcpu)->vmcb->control.int_ctl & V_NMI_PENDING_MASK))")]),
     ("7 9", "a vCPU without a backing page is made to look again", "savic_halt_test no_page", [
         ("savic_handle_idle_hlt:VALID_PAGE(READ_ONCE(savic->gpa))", "(M || VALID_PAGE(READ_ONCE(savic->gpa)))")]),
+    ("9 10", "what is posted while something else is handed to hardware is lost", "savic_stress_test", [
+        ("savic_prepare_vmrun:\t\tcontrol->requested_irr[i] |= vectors;",
+         "\t\tif (M) {\n\t\t\tfor (int n = 0; n < 2000; n++)\n\t\t\t\tcpu_relax();\n\t\t\tWRITE_ONCE(savic->pending[i], 0);\n\t\t}\n\t\tcontrol->requested_irr[i] |= vectors;")]),
 
     # I/O APIC, PIT, RTC.
     ("11", "the RTC waits for EOIs", "savic_irq_test ioapic_rtc", [
