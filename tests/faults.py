@@ -168,6 +168,8 @@ FAULTS = [
         ("savic_vcpu_create:return -EINVAL;", "return M ? 0 : -EINVAL;")]),
     ("1 13", "SynIC is enabled without a local APIC", "savic_api_test without_apic", [
         ("x86.c:kvm_vcpu_ioctl_enable_cap:if (!irqchip_in_kernel(vcpu->kvm) ||", "if ((!M && !irqchip_in_kernel(vcpu->kvm)) ||")]),
+    ("1 14", "KVM_INTERRUPT looks at a local APIC that there isn't", "savic_api_test without_apic", [
+        ("x86.c:kvm_vcpu_ioctl_interrupt:if (!irqchip_in_kernel(vcpu->kvm)) {", "if (!M && !irqchip_in_kernel(vcpu->kvm)) {")]),
 
     # Other vCPUs.
     ("2", "a page is registered for the caller, whoever it is for", "savic_test register_backing_page", [

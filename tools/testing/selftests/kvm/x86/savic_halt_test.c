@@ -150,8 +150,7 @@ FIXTURE_SETUP(savic_halt)
 
 FIXTURE_TEARDOWN(savic_halt)
 {
-	if (self->t.vm)
-		kvm_vm_free(self->t.vm);
+	kvm_vm_free(self->t.vm);
 }
 
 /* Returns at the guest's first GUEST_SYNC(). */

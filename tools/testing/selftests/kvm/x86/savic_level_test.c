@@ -574,8 +574,7 @@ FIXTURE_SETUP(savic_level_vm)
 
 FIXTURE_TEARDOWN(savic_level_vm)
 {
-	if (self->vm)
-		kvm_vm_free(self->vm);
+	kvm_vm_free(self->vm);
 }
 
 TEST_F_TIMEOUT(savic_level_vm, savic_level_destroyed, TIMEOUT_SECS)

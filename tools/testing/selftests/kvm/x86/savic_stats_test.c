@@ -114,8 +114,7 @@ FIXTURE_SETUP(stats)
 
 FIXTURE_TEARDOWN(stats)
 {
-	if (self->vm)
-		kvm_vm_free(self->vm);
+	kvm_vm_free(self->vm);
 }
 
 TEST_F_TIMEOUT(stats, savic_stats, TIMEOUT_SECS)
@@ -231,8 +230,7 @@ FIXTURE_SETUP(debugfs)
 
 FIXTURE_TEARDOWN(debugfs)
 {
-	if (self->vm)
-		kvm_vm_free(self->vm);
+	kvm_vm_free(self->vm);
 }
 
 static void guest_debugfs(void)
