@@ -185,12 +185,22 @@ FAULTS = [
          "if ((M && control->exit_info_2 >> 32 == 1) || !savic_forward_ipi(vcpu, info_1))")]),
     ("6", "debugfs forgets level-triggered vectors", "savic_stats_test savic_debugfs", [
         ("savic_debugfs_show:savic->level)", "M ? savic->eoi : savic->level)")]),
+    ("6", "debugfs forgets the EOIs that userspace is to be told of", "savic_stats_test eois", [
+        ("savic_debugfs_show:savic->eoi);", "M ? savic->level : savic->eoi);")]),
+    ("9", "debugfs doesn't show that a vCPU is to look again", "savic_stats_test two_vcpus", [
+        ("savic_debugfs_show:READ_ONCE(savic->flags)", "M ? 0 : READ_ONCE(savic->flags)")]),
+    ("4", "IPIs that are forwarded aren't counted", "savic_stats_test savic_stats", [
+        ("savic_forward_ipi:\tvcpu->stat.savic_forwarded_ipis++;", "\tif (!M)\n\t\tvcpu->stat.savic_forwarded_ipis++;")]),
+    ("11", "EOIs of level-triggered vectors aren't counted", "savic_stats_test savic_stats", [
+        ("savic_send_eois:\t\tvcpu->stat.savic_level_eois++;", "\t\tif (!M)\n\t\t\tvcpu->stat.savic_level_eois++;")]),
 
     # Without a local APIC in the kernel.
     ("1", "a vCPU without a local APIC is created", "savic_test refused_without_irqchip", [
         ("savic_vcpu_create:return -EINVAL;", "return M ? 0 : -EINVAL;")]),
     ("1 13", "SynIC is enabled without a local APIC", "savic_api_test without_apic", [
         ("x86.c:kvm_vcpu_ioctl_enable_cap:if (!irqchip_in_kernel(vcpu->kvm) ||", "if ((!M && !irqchip_in_kernel(vcpu->kvm)) ||")]),
+    ("1 14", "KVM_INTERRUPT looks at a local APIC that there isn't", "savic_api_test without_apic", [
+        ("x86.c:kvm_vcpu_ioctl_interrupt:if (!irqchip_in_kernel(vcpu->kvm)) {", "if (!M && !irqchip_in_kernel(vcpu->kvm)) {")]),
 
     # Other vCPUs.
     ("2", "a page is registered for the caller, whoever it is for", "savic_test register_backing_page", [
@@ -234,6 +244,9 @@ FAULTS = [
     ("5 9", "a halted vCPU isn't woken by NMIs", "savic_nmi_test halted", [
         ("svm.c:svm_nmi_allowed:return !for_injection && savic_nmi_allowed(vcpu);",
          "return !M && !for_injection && savic_nmi_allowed(vcpu);")]),
+    ("5 7 9", "an NMI that hardware has not taken does not wake", "savic_nmi_test engine_off_halted", [
+        ("savic_request_not_taken:READ_ONCE(control->int_ctl) & V_NMI_PENDING_MASK",
+         "(!M && READ_ONCE(control->int_ctl) & V_NMI_PENDING_MASK)")]),
 
     # What the guest doesn't allow.
     ("6", "an EOI that is missing isn't counted", "savic_level_test denied", [
@@ -262,6 +275,17 @@ FAULTS = [
     ("9", "the end of the pause between attempts wakes nobody", "savic_halt_test engine_off", [
         ("savic_retry_timer_fn:\tkvm_vcpu_kick(savic->vcpu);", "\tif (!M)\n\t\tkvm_vcpu_kick(savic->vcpu);"),
         ("savic_retry_timer_fn:\tset_bit(SAVIC_LOOK_AGAIN", "\tif (!M)\n\t\tset_bit(SAVIC_LOOK_AGAIN")]),
+    ("7 9", "a vCPU that can't get what waits for it keeps the CPU busy", "savic_halt_test engine_off, savic_halt_test engine_off_nmis, "
+     "savic_halt_test masked_line, savic_halt_test masked_level", [
+         ("savic_may_retry:savic->nr_retries < SAVIC_MAX_RETRIES", "M || savic->nr_retries < SAVIC_MAX_RETRIES")]),
+    ("5 9", "a vCPU doesn't sleep while KVM has an NMI that hardware can't hold yet", "savic_halt_test engine_off_nmis", [
+        ("savic_nmi_allowed:!(to_svm(vcpu)->vmcb->control.int_ctl & V_NMI_PENDING_MASK)",
+         "(M || !(to_svm(vcpu)->vmcb->control.int_ctl & V_NMI_PENDING_MASK))")]),
+    ("7 9", "a vCPU without a backing page is made to look again", "savic_halt_test no_page", [
+        ("savic_handle_idle_hlt:VALID_PAGE(READ_ONCE(savic->gpa))", "(M || VALID_PAGE(READ_ONCE(savic->gpa)))")]),
+    ("9 10", "what is posted while something else is handed to hardware is lost", "savic_stress_test", [
+        ("savic_prepare_vmrun:\t\tcontrol->requested_irr[i] |= vectors;",
+         "\t\tif (M) {\n\t\t\tfor (int n = 0; n < 2000; n++)\n\t\t\t\tcpu_relax();\n\t\t\tWRITE_ONCE(savic->pending[i], 0);\n\t\t}\n\t\tcontrol->requested_irr[i] |= vectors;")]),
 
     # I/O APIC, PIT, RTC.
     ("11", "the RTC waits for EOIs", "savic_irq_test ioapic_rtc", [
@@ -286,6 +310,14 @@ FAULTS = [
     ("11", "a userspace I/O APIC is told of the first of several EOIs", "savic_level_test savic_level_split", [
         ("savic_send_eois:\t\tvcpu->arch.complete_userspace_io = savic_send_eois;",
          "\t\tif (!M)\n\t\t\tvcpu->arch.complete_userspace_io = savic_send_eois;")]),
+    ("11", "an EOI is for one of several lines", "savic_level_test two_lines, savic_level_test still_asserted", [
+        ("savic_queue_eois:\t\tfound |= savic_queue_eoi(svm->savic, v);",
+         "\t{\n\t\tfound |= savic_queue_eoi(svm->savic, v);\n\t\tif (M)\n\t\t\tbreak;\n\t}")]),
+    ("11", "a line that is still asserted isn't delivered again", "savic_level_test still_asserted", [
+        ("ioapic.c:kvm_ioapic_update_eoi_one:!ent->fields.mask && (ioapic->irr", "!M && !ent->fields.mask && (ioapic->irr")]),
+    ("11 15", "what the old VMSA was to EOI blocks the line", "savic_level_test savic_level_destroyed", [
+        ("savic_prepare_vmrun:\t\t\tsavic_read_vectors(savic->level_requested, savic->level);",
+         "\t\t\tif (!M)\n\t\t\t\tsavic_read_vectors(savic->level_requested, savic->level);")]),
     ("11 14", "a split irqchip takes resampling irqfds", "savic_api_test split_irqchip", [
         ("irq.c:kvm_arch_irqfd_allowed:resample ? irqchip_full(kvm)", "resample && !M ? irqchip_full(kvm)")]),
     ("11 14", "an irqfd uses the route that it had first", "savic_traffic_test rerouted", [

@@ -6,6 +6,7 @@
  */
 #include <asm/kvm_para.h>
 #include <linux/kvm_para.h>
+#include <sys/mman.h>
 
 #include "apic.h"
 #include "ghcb.h"
@@ -18,6 +19,9 @@
 
 #define VECTOR			0x51
 #define DENIED_VECTOR		0x61
+
+/* Only to end a test that hangs. */
+#define TIMEOUT_SECS		120
 
 static void guest_code(void)
 {
@@ -36,6 +40,20 @@ FIXTURE_SETUP(savic_api)
 }
 
 FIXTURE_TEARDOWN(savic_api)
+{
+	kvm_vm_free(self->vm);
+}
+
+/* Tests of other VMs. */
+FIXTURE(savic_api_vm) {
+	struct kvm_vm *vm;
+};
+
+FIXTURE_SETUP(savic_api_vm)
+{
+}
+
+FIXTURE_TEARDOWN(savic_api_vm)
 {
 	kvm_vm_free(self->vm);
 }
@@ -77,7 +95,7 @@ static void check_vcpu_ioctls(struct kvm_vcpu *vcpu)
 	expect_errno(__vcpu_ioctl(vcpu, KVM_XEN_VCPU_SET_ATTR, &xen), EINVAL);
 }
 
-TEST_F(savic_api, vcpu_ioctls)
+TEST_F_TIMEOUT(savic_api, vcpu_ioctls, TIMEOUT_SECS)
 {
 	struct kvm_guest_debug debug = { .control = KVM_GUESTDBG_ENABLE };
 	struct kvm_vcpu_events events;
@@ -148,7 +166,7 @@ static void expect_no_events(struct kvm_vcpu *vcpu, struct kvm_vcpu_events *even
 }
 
 /* Hardware ignores what userspace would have KVM inject, and KVM forgets it. */
-TEST_F(savic_api, injected_events)
+TEST_F_TIMEOUT(savic_api, injected_events, TIMEOUT_SECS)
 {
 	struct kvm_vcpu_events events;
 	int i;
@@ -185,7 +203,7 @@ static void guest_halted(void)
 }
 
 /* Halted by userspace, and woken by KVM. */
-TEST_F(savic_api, mp_state)
+TEST_F_TIMEOUT(savic_api, mp_state, TIMEOUT_SECS)
 {
 	struct kvm_mp_state mp_state;
 
@@ -210,22 +228,107 @@ TEST_F(savic_api, mp_state)
 	EXPECT_EQ(mp_state.mp_state, KVM_MP_STATE_RUNNABLE);
 }
 
-/* Other VMs needn't have an APIC at all, which must not be looked at then. */
-TEST(without_apic)
+/* Real mode: handlers that say by port I/O that they were called, and a guest that halts. */
+#define REAL_MODE_VECTOR	0x41
+#define REAL_MODE_HANDLER(n)	(0x500 + (n) * 4)
+#define REAL_MODE_START		0x800
+
+static void write_real_mode_guest(u8 *page)
+{
+	static const u8 vectors[] = { NMI_VECTOR, REAL_MODE_VECTOR };
+	static const u8 code[] = { 0xfb /* sti */, 0xf4, 0xf4, 0xf4 /* hlt */ };
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(vectors); i++) {
+		const u8 handler[] = { 0xe6, vectors[i] /* out */, 0xcf /* iret */ };
+		const u16 entry[] = { REAL_MODE_HANDLER(i), 0 };
+
+		memcpy(page + vectors[i] * sizeof(entry), entry, sizeof(entry));
+		memcpy(page + REAL_MODE_HANDLER(i), handler, sizeof(handler));
+	}
+	memcpy(page + REAL_MODE_START, code, sizeof(code));
+}
+
+static void expect_halt(struct kvm_vcpu *vcpu)
+{
+	vcpu_run(vcpu);
+	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_HLT);
+}
+
+static void expect_handler(struct kvm_vcpu *vcpu, u8 vector)
+{
+	vcpu_run(vcpu);
+	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IO);
+	TEST_ASSERT_EQ(vcpu->run->io.port, vector);
+}
+
+/*
+ * Other VMs needn't have an APIC at all, which must not be looked at then.  This one runs
+ * while there is a VM with Secure AVIC, i.e. while KVM asks each vCPU whether it is of that kind.
+ */
+TEST_F_TIMEOUT(savic_api, without_apic, TIMEOUT_SECS)
 {
 	struct kvm_vm *vm = vm_create_barebones();
-	struct kvm_interrupt irq = { .irq = 0x41 };
+	struct kvm_interrupt irq = { .irq = REAL_MODE_VECTOR };
+	struct kvm_msi msi = { .address_lo = APIC_DEFAULT_GPA, .data = VECTOR };
 	struct kvm_vcpu *vcpu = __vm_vcpu_add(vm, 0);
+	struct kvm_mp_state mp_state = { .mp_state = KVM_MP_STATE_HALTED };
+	struct kvm_sregs sregs;
+	struct kvm_regs regs = {
+		.rip = REAL_MODE_START,
+		.rsp = PAGE_SIZE,
+		.rflags = X86_EFLAGS_FIXED,
+	};
+	u8 *page;
 
 	check_apic_ioctls(vcpu);
+	vcpu_init_cpuid(vcpu, kvm_get_supported_cpuid());
+	check_apic_ioctls(vcpu);
+	expect_errno(__vcpu_ioctl(vcpu, KVM_SET_MP_STATE, &mp_state), EINVAL);
+	expect_errno(__vm_ioctl(vm, KVM_SIGNAL_MSI, &msi), EINVAL);
 
-	/* The interrupt is userspace's. */
+	page = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	TEST_ASSERT(page != MAP_FAILED, "mmap() failed, errno %d", errno);
+	write_real_mode_guest(page);
+	vm_set_user_memory_region(vm, 0, 0, 0, PAGE_SIZE, page);
+	vcpu_sregs_get(vcpu, &sregs);
+	sregs.cs.base = 0;
+	sregs.cs.selector = 0;
+	vcpu_sregs_set(vcpu, &sregs);
+	vcpu_regs_set(vcpu, &regs);
+
+	/* The interrupt is userspace's, and so is the halt. */
+	expect_halt(vcpu);
 	vcpu_ioctl(vcpu, KVM_INTERRUPT, &irq);
+	expect_handler(vcpu, REAL_MODE_VECTOR);
+	expect_halt(vcpu);
+	vcpu_ioctl(vcpu, KVM_NMI, NULL);
+	expect_handler(vcpu, NMI_VECTOR);
+	expect_halt(vcpu);
+
 	kvm_vm_free(vm);
+	munmap(page, PAGE_SIZE);
+}
+
+/* A vCPU that was refused leaves nothing behind: the next one may have the same ID. */
+TEST_F_TIMEOUT(savic_api_vm, apic_after_refusal, TIMEOUT_SECS)
+{
+	struct kvm_sev_init init = { .vmsa_features = SVM_SEV_FEAT_SECURE_AVIC };
+	struct kvm_vm *vm = vm_create_barebones_type(KVM_X86_SNP_VM);
+	struct kvm_vcpu *vcpu;
+
+	self->vm = vm;
+	vm_sev_ioctl(vm, KVM_SEV_INIT2, &init);
+	expect_errno(__vm_ioctl(vm, KVM_CREATE_VCPU, (void *)0), EINVAL);
+	vm_ioctl(vm, KVM_CREATE_IRQCHIP, NULL);
+	vcpu = __vm_vcpu_add(vm, 0);
+	check_vcpu_ioctls(vcpu);
+	vcpu_init_cpuid(vcpu, kvm_get_supported_cpuid());
+	check_vcpu_ioctls(vcpu);
 }
 
 /* Without a PIC in the kernel, KVM_INTERRUPT depends on the APIC only. */
-TEST(split_irqchip)
+TEST_F_TIMEOUT(savic_api_vm, split_irqchip, TIMEOUT_SECS)
 {
 	struct kvm_vcpu *vcpu;
 	struct kvm_vm *vm = __vm_savic_create(1, guest_code, &vcpu, true, 0);
@@ -236,6 +339,7 @@ TEST(split_irqchip)
 		.flags = KVM_IRQFD_FLAG_RESAMPLE,
 	};
 
+	self->vm = vm;
 	/* There are no pins to be resampled, EOIs are exits to userspace. */
 	expect_errno(__vm_ioctl(vm, KVM_IRQFD, &resample), EINVAL);
 
@@ -245,13 +349,12 @@ TEST(split_irqchip)
 	EXPECT_TRUE(savic_vcpu_run(vcpu));
 	check_vcpu_ioctls(vcpu);
 	EXPECT_FALSE(savic_vcpu_run(vcpu));
-	kvm_vm_free(vm);
 	close(resample.fd);
 	close(resample.resamplefd);
 }
 
 /* There is nothing by which the state of an APIC could be moved or shared. */
-TEST_F(savic_api, move_and_copy)
+TEST_F_TIMEOUT(savic_api, move_and_copy, TIMEOUT_SECS)
 {
 	struct kvm_vm *dst = vm_create_barebones_type(KVM_X86_SNP_VM);
 	struct kvm_enable_cap cap = { .args = { self->vm->fd } };
@@ -269,13 +372,14 @@ TEST_F(savic_api, move_and_copy)
 }
 
 /* Hardware can't have both, and KVM knows nothing of the former (15.36.21.2). */
-TEST(injection_modes)
+TEST_F_TIMEOUT(savic_api_vm, injection_modes, TIMEOUT_SECS)
 {
 	const u64 modes[] = { BIT_ULL(3) /* Restricted */, BIT_ULL(4) /* Alternate */ };
 	struct kvm_sev_init init = {};
 	struct kvm_vm *vm = vm_create_barebones_type(KVM_X86_SNP_VM);
 	int i;
 
+	self->vm = vm;
 	for (i = 0; i < ARRAY_SIZE(modes); i++) {
 		init.vmsa_features = SVM_SEV_FEAT_SECURE_AVIC | modes[i];
 		expect_errno(__vm_sev_ioctl(vm, KVM_SEV_INIT2, &init), EINVAL);
@@ -287,23 +391,22 @@ TEST(injection_modes)
 	/* It can't be lost afterwards. */
 	init.vmsa_features = 0;
 	expect_errno(__vm_sev_ioctl(vm, KVM_SEV_INIT2, &init), EPERM);
-	kvm_vm_free(vm);
 }
 
 /* vCPUs that exist already can't be changed to Secure AVIC mode. */
-TEST(vcpu_before_init)
+TEST_F_TIMEOUT(savic_api_vm, vcpu_before_init, TIMEOUT_SECS)
 {
 	struct kvm_sev_init init = { .vmsa_features = SVM_SEV_FEAT_SECURE_AVIC };
 	struct kvm_vm *vm = vm_create_barebones_type(KVM_X86_SNP_VM);
 
+	self->vm = vm;
 	vm_ioctl(vm, KVM_CREATE_IRQCHIP, NULL);
 	EXPECT_LE(0, __vm_ioctl(vm, KVM_CREATE_VCPU, (void *)0));
 	expect_errno(__vm_sev_ioctl(vm, KVM_SEV_INIT2, &init), EINVAL);
-	kvm_vm_free(vm);
 }
 
 /* Reinjection waits for EOIs that KVM doesn't see. */
-TEST_F(savic_api, pit)
+TEST_F_TIMEOUT(savic_api, pit, TIMEOUT_SECS)
 {
 	struct kvm_pit_config config = {};
 	struct kvm_reinject_control on = { .pit_reinject = 1 };
@@ -314,13 +417,13 @@ TEST_F(savic_api, pit)
 	vm_ioctl(self->vm, KVM_REINJECT_CONTROL, &off);
 }
 
-TEST(pit_before_init)
+TEST_F_TIMEOUT(savic_api_vm, pit_before_init, TIMEOUT_SECS)
 {
 	struct kvm_sev_init init = { .vmsa_features = SVM_SEV_FEAT_SECURE_AVIC };
 	struct kvm_pit_config config = {};
-	struct kvm_vm *vm;
+	struct kvm_vm *vm = vm_create_barebones_type(KVM_X86_SNP_VM);
 
-	vm = vm_create_barebones_type(KVM_X86_SNP_VM);
+	self->vm = vm;
 	vm_ioctl(vm, KVM_CREATE_IRQCHIP, NULL);
 	vm_ioctl(vm, KVM_CREATE_PIT2, &config);
 	vm->arch.sev_fd = open_sev_dev_path_or_exit();
@@ -328,7 +431,6 @@ TEST(pit_before_init)
 
 	init.vmsa_features = 0;
 	vm_sev_ioctl(vm, KVM_SEV_INIT2, &init);
-	kvm_vm_free(vm);
 }
 
 /* Guest only. */
@@ -354,7 +456,7 @@ static void guest_pv_eoi(void)
 	GUEST_DONE();
 }
 
-TEST_F(savic_api, pv_eoi)
+TEST_F_TIMEOUT(savic_api, pv_eoi, TIMEOUT_SECS)
 {
 	gva_t gva = vm_alloc_shared(self->vm, PAGE_SIZE, KVM_UTIL_MIN_VADDR, MEM_REGION_DATA);
 
@@ -388,12 +490,13 @@ static void guest_pv_ipi_target(void)
 }
 
 /* Like a device's interrupt: if the target allows it. */
-TEST(savic_pv_ipi)
+TEST_F_TIMEOUT(savic_api_vm, savic_pv_ipi, TIMEOUT_SECS)
 {
 	struct kvm_vcpu *vcpus[2];
 	struct kvm_vm *vm;
 
 	vm = vm_savic_create(2, guest_pv_ipi, vcpus);
+	self->vm = vm;
 	vm_install_exception_handler(vm, VECTOR, savic_irq_handler);
 	vm_install_exception_handler(vm, DENIED_VECTOR, savic_irq_handler);
 	vcpu_arch_set_entry_point(vcpus[1], guest_pv_ipi_target);
@@ -401,7 +504,6 @@ TEST(savic_pv_ipi)
 	EXPECT_TRUE(savic_vcpu_run(vcpus[1]));
 	EXPECT_FALSE(savic_vcpu_run(vcpus[0]));
 	EXPECT_FALSE(savic_vcpu_run(vcpus[1]));
-	kvm_vm_free(vm);
 }
 
 SAVIC_TEST_HARNESS_MAIN

@@ -4,6 +4,7 @@
  * vCPU can't get.  KVM doesn't see whether that has changed, i.e. has to run the vCPU
  * every now and then, but must not keep the CPU busy with it.
  */
+#include <pthread.h>
 #include <time.h>
 
 #include "apic.h"
@@ -21,17 +22,153 @@
 #define MASKED_PRIORITY		0xe0
 /* MSI data: level-triggered, asserted. */
 #define MSI_LEVEL		(BIT(15) | BIT(14))
+/* Not of a PIC. */
+#define LINE_GSI		20
 
 /* At most so many useless wakeups in any such period, see savic_may_retry() in KVM. */
 #define MAX_RETRIES		8
 #define RETRY_PERIOD_MS		10
 
+/* Halts between two looks of the host, and how often the limit is to be reached in all. */
 #define NR_HALTS		160
-/*
- * What they take at least, whatever else the CPU does.  The halt that has to wait for the
- * end of the period is one more.
- */
-#define MIN_MS			((NR_HALTS / (MAX_RETRIES + 1) - 2) * RETRY_PERIOD_MS)
+#define NR_SLEEPS		10
+/* If that isn't enough then a halt takes so long that there is nothing to be limited. */
+#define MAX_HALTS		(20 * NR_HALTS)
+
+/* Halts that only the host ends. */
+#define NR_WAKEUPS		20
+
+/* Only to end a test that hangs. */
+#define TIMEOUT_SECS		120
+
+/* Guest only: in memory that host and guest share. */
+static bool *stop;
+
+static void halt_until_stopped(void)
+{
+	int i;
+
+	while (!READ_ONCE(*stop)) {
+		for (i = 0; i < NR_HALTS; i++)
+			safe_halt();
+		GUEST_SYNC(1);
+	}
+}
+
+static void x2apic_enable_with_page(void)
+{
+	x2apic_enable();
+	GUEST_ASSERT_EQ(savic_register_page(SVM_VMGEXIT_SAVIC_SELF_GPA,
+					    savic_page_gpa(0), NULL), GHCB_OK);
+}
+
+static void guest_engine_off(void)
+{
+	x2apic_enable_with_page();
+	GUEST_SYNC(0);
+	halt_until_stopped();
+
+	/* What has been waiting all the time. */
+	savic_enable();
+	savic_allow_vector(VECTOR);
+	savic_wait_for_irqs(VECTOR, 1);
+	GUEST_DONE();
+}
+
+static void guest_engine_off_nmis(void)
+{
+	x2apic_enable_with_page();
+	GUEST_SYNC(0);
+	halt_until_stopped();
+
+	savic_enable();
+	while (savic_nr_nmis(0) < 2)
+		savic_settle();
+	GUEST_DONE();
+}
+
+/* Without a page nothing can change behind KVM's back: no halt ends by itself. */
+static void guest_no_page(void)
+{
+	int i;
+
+	x2apic_enable();
+	GUEST_SYNC(0);
+	for (i = 0; i < NR_WAKEUPS; i++)
+		safe_halt();
+
+	savic_enable();
+	savic_allow_vector(VECTOR);
+	savic_wait_for_irqs(VECTOR, 1);
+	GUEST_DONE();
+}
+
+/* The vector waits in IRR, as the guest masks it, and nobody is going to EOI it. */
+static void mask_level(void)
+{
+	savic_enable();
+	savic_allow_vector(VECTOR);
+	savic_allow_vector(STOP_VECTOR);
+	savic_set_vector(0, APIC_TMR, VECTOR);
+	wrmsr(X2APIC_MSR(APIC_TASKPRI), MASKED_PRIORITY);
+}
+
+static void guest_masked_line(void)
+{
+	mask_level();
+	ghcb_ioapic_write(IOAPIC_REDIR(LINE_GSI) + 1, 0);
+	ghcb_ioapic_write(IOAPIC_REDIR(LINE_GSI), IOAPIC_LEVEL | VECTOR);
+	GUEST_SYNC(0);
+	halt_until_stopped();
+	GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), 0u);
+	GUEST_DONE();
+}
+
+static void guest_masked_level(void)
+{
+	mask_level();
+	GUEST_SYNC(0);
+	while (!savic_nr_irqs(0, STOP_VECTOR))
+		safe_halt();
+	GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), 0u);
+	GUEST_DONE();
+}
+
+struct test_vm {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
+	bool *stop;
+};
+
+FIXTURE(savic_halt) {
+	struct test_vm t;
+};
+
+FIXTURE_SETUP(savic_halt)
+{
+}
+
+FIXTURE_TEARDOWN(savic_halt)
+{
+	kvm_vm_free(self->t.vm);
+}
+
+/* Returns at the guest's first GUEST_SYNC(). */
+static void launch(struct test_vm *t, void *guest_code, bool split_irqchip)
+{
+	gva_t gva;
+
+	t->vm = __vm_savic_create(1, guest_code, &t->vcpu, split_irqchip, 0);
+	vm_install_exception_handler(t->vm, VECTOR, savic_irq_handler);
+	vm_install_exception_handler(t->vm, STOP_VECTOR, savic_irq_handler);
+	vm_install_exception_handler(t->vm, NMI_VECTOR, savic_nmi_handler);
+	gva = vm_alloc_shared(t->vm, PAGE_SIZE, KVM_UTIL_MIN_VADDR, MEM_REGION_DATA);
+	write_guest_global(t->vm, stop, (bool *)gva);
+	t->stop = addr_gva2hva(t->vm, gva);
+	*t->stop = false;
+	vm_sev_launch(t->vm, snp_default_policy(), NULL);
+	TEST_ASSERT(savic_vcpu_run(t->vcpu), "Unexpected GUEST_DONE()");
+}
 
 static long now_ms(void)
 {
@@ -41,90 +178,110 @@ static long now_ms(void)
 	return ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
-static void guest_engine_off(void)
+/*
+ * Not more than what is allowed, whatever else the CPU does: in each period that has begun
+ * since, in the one before, and one more that has to wait for the end of its period.
+ */
+static void expect_rate(u32 nr_halts, long start)
 {
+	long ms = now_ms() - start;
+	long max = (ms / RETRY_PERIOD_MS + 2) * (MAX_RETRIES + 1);
+
+	TEST_ASSERT(nr_halts <= max, "%u halts in %ld ms, at most %ld expected", nr_halts, ms,
+		    max);
+}
+
+/* How often the vCPU has waited for the end of a period, after all. */
+static u64 nr_sleeps(struct kvm_vcpu *vcpu)
+{
+	return vcpu_get_stat(vcpu, halt_wakeup) + vcpu_get_stat(vcpu, halt_successful_poll);
+}
+
+static void expect_limited_halts(struct test_vm *t)
+{
+	long start = now_ms();
+	u32 nr_halts = 0;
+
+	do {
+		TEST_ASSERT(savic_vcpu_run(t->vcpu), "Unexpected GUEST_DONE()");
+		nr_halts += NR_HALTS;
+		expect_rate(nr_halts, start);
+	} while (nr_sleeps(t->vcpu) < NR_SLEEPS && nr_halts < MAX_HALTS);
+
+	if (nr_halts >= MAX_HALTS)
+		ksft_print_msg("%u halts took %ld ms, that's too slow for the limit\n", nr_halts,
+			       now_ms() - start);
+	WRITE_ONCE(*t->stop, true);
+}
+
+TEST_F_TIMEOUT(savic_halt, engine_off, TIMEOUT_SECS)
+{
+	launch(&self->t, guest_engine_off, false);
+	savic_send_msi(self->t.vm, 0, VECTOR);
+	expect_limited_halts(&self->t);
+	EXPECT_FALSE(savic_vcpu_run(self->t.vcpu));
+}
+
+/* One waits for hardware, and one for the first. */
+TEST_F_TIMEOUT(savic_halt, engine_off_nmis, TIMEOUT_SECS)
+{
+	launch(&self->t, guest_engine_off_nmis, false);
+	vcpu_ioctl(self->t.vcpu, KVM_NMI, NULL);
+	vcpu_ioctl(self->t.vcpu, KVM_NMI, NULL);
+	expect_limited_halts(&self->t);
+	EXPECT_FALSE(savic_vcpu_run(self->t.vcpu));
+}
+
+TEST_F_TIMEOUT(savic_halt, no_page, TIMEOUT_SECS)
+{
+	struct test_vm *t = &self->t;
+	pthread_t thread;
+	u64 i;
+
+	launch(t, guest_no_page, false);
+	savic_send_msi(t->vm, 0, VECTOR);
+	pthread_create(&thread, NULL, savic_vcpu_thread, t->vcpu);
+	for (i = 1; i <= NR_WAKEUPS; i++) {
+		while (vcpu_get_stat(t->vcpu, halt_exits) < i ||
+		       !vcpu_get_stat(t->vcpu, blocking))
+			usleep(50);
+		TEST_ASSERT_EQ(vcpu_get_stat(t->vcpu, halt_exits), i);
+		savic_send_msi(t->vm, 0, VECTOR);
+	}
+	pthread_join(thread, NULL);
+}
+
+/* A line that stays asserted, so that each halt is one more EOI. */
+TEST_F_TIMEOUT(savic_halt, masked_line, TIMEOUT_SECS)
+{
+	launch(&self->t, guest_masked_line, false);
+	kvm_irq_line(self->t.vm, LINE_GSI, 1);
+	expect_limited_halts(&self->t);
+	EXPECT_GE(vcpu_get_stat(self->t.vcpu, savic_missing_eois), NR_SLEEPS);
+	EXPECT_FALSE(savic_vcpu_run(self->t.vcpu));
+}
+
+/* The same if the I/O APIC is userspace's. */
+TEST_F_TIMEOUT(savic_halt, masked_level, TIMEOUT_SECS)
+{
+	struct test_vm *t = &self->t;
+	long start;
 	int i;
 
-	x2apic_enable();
-	GUEST_ASSERT_EQ(savic_register_page(SVM_VMGEXIT_SAVIC_SELF_GPA,
-					    savic_page_gpa(0), NULL), GHCB_OK);
-	GUEST_SYNC(0);
-
-	for (i = 0; i < NR_HALTS; i++)
-		safe_halt();
-	GUEST_SYNC(1);
-
-	/* What has been waiting all the time. */
-	savic_enable();
-	savic_allow_vector(VECTOR);
-	savic_wait_for_irqs(VECTOR, 1);
-	GUEST_DONE();
-}
-
-TEST(engine_off)
-{
-	struct kvm_vcpu *vcpu;
-	struct kvm_vm *vm;
-	long start;
-
-	vm = vm_savic_create(1, guest_engine_off, &vcpu);
-	vm_install_exception_handler(vm, VECTOR, savic_irq_handler);
-	vm_sev_launch(vm, snp_default_policy(), NULL);
-	EXPECT_TRUE(savic_vcpu_run(vcpu));
-
-	savic_send_msi(vm, 0, VECTOR);
-	start = now_ms();
-	EXPECT_TRUE(savic_vcpu_run(vcpu));
-	EXPECT_GE(now_ms() - start, MIN_MS);
-
-	EXPECT_FALSE(savic_vcpu_run(vcpu));
-	kvm_vm_free(vm);
-}
-
-/* The vector waits in IRR, as the guest masks it, and nobody is going to EOI it. */
-static void guest_masked_level(void)
-{
-	savic_enable();
-	savic_allow_vector(VECTOR);
-	savic_allow_vector(STOP_VECTOR);
-	savic_set_vector(0, APIC_TMR, VECTOR);
-	wrmsr(X2APIC_MSR(APIC_TASKPRI), MASKED_PRIORITY);
-	GUEST_SYNC(0);
-
-	while (!savic_nr_irqs(0, STOP_VECTOR))
-		safe_halt();
-	GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), 0u);
-	GUEST_DONE();
-}
-
-TEST(masked_level)
-{
-	struct kvm_vcpu *vcpu;
-	struct kvm_vm *vm;
-	long start;
-	int i;
-
-	vm = __vm_savic_create(1, guest_masked_level, &vcpu, true, 0);
-	vm_install_exception_handler(vm, VECTOR, savic_irq_handler);
-	vm_install_exception_handler(vm, STOP_VECTOR, savic_irq_handler);
-	vm_sev_launch(vm, snp_default_policy(), NULL);
-	EXPECT_TRUE(savic_vcpu_run(vcpu));
-
-	/* A line that stays asserted, so that each halt is one more EOI. */
+	launch(t, guest_masked_level, true);
 	start = now_ms();
 	for (i = 0; i < NR_HALTS; i++) {
-		savic_send_msi(vm, 0, MSI_LEVEL | VECTOR);
-		vcpu_run(vcpu);
-		TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IOAPIC_EOI);
+		savic_send_msi(t->vm, 0, MSI_LEVEL | VECTOR);
+		vcpu_run(t->vcpu);
+		TEST_ASSERT_KVM_EXIT_REASON(t->vcpu, KVM_EXIT_IOAPIC_EOI);
 	}
-	EXPECT_GE(now_ms() - start, MIN_MS);
+	expect_rate(NR_HALTS, start);
 
-	savic_send_msi(vm, 0, STOP_VECTOR);
+	savic_send_msi(t->vm, 0, STOP_VECTOR);
 	do {
-		vcpu_run(vcpu);
-	} while (vcpu->run->exit_reason == KVM_EXIT_IOAPIC_EOI);
-	EXPECT_EQ(get_ucall(vcpu, NULL), UCALL_DONE);
-	kvm_vm_free(vm);
+		vcpu_run(t->vcpu);
+	} while (t->vcpu->run->exit_reason == KVM_EXIT_IOAPIC_EOI);
+	EXPECT_EQ(get_ucall(t->vcpu, NULL), UCALL_DONE);
 }
 
 SAVIC_TEST_HARNESS_MAIN

@@ -35,9 +35,6 @@
 #define TIMEOUT_SECS		120
 #define POLL_MSECS		60000
 
-/* Enough for a vCPU to see that it is destroyed. */
-#define DESTROY_USECS		500000
-
 static void guest_setup(bool tmr)
 {
 	int n;
@@ -52,7 +49,7 @@ static void guest_setup(bool tmr)
 	}
 }
 
-/* Both lines are raised while interrupts are off; one EOI could be for either. */
+/* Both lines are raised before the guest runs; one EOI could be for either. */
 static void guest_two_lines(void)
 {
 	u32 i;
@@ -68,6 +65,37 @@ static void guest_two_lines(void)
 		GUEST_ASSERT_EQ(savic_nr_irqs(0, LINE_VECTOR(1)), i);
 	}
 	GUEST_SYNC(i);
+	GUEST_DONE();
+}
+
+/*
+ * Line 1 is in service and still asserted when line 0 interrupts its handler and is EOI'd:
+ * line 1 comes once more, although the device lowers it before its handler is done.
+ */
+static void still_asserted_handler(struct ex_regs *regs)
+{
+	static bool nested;
+
+	if (!nested) {
+		nested = true;
+		GUEST_SYNC(1);
+		sti_nop_cli();
+		GUEST_ASSERT_EQ(savic_nr_irqs(0, LINE_VECTOR(0)), 1u);
+		GUEST_SYNC(2);
+	}
+	savic_irq_handler(regs);
+}
+
+static void guest_still_asserted(void)
+{
+	guest_setup(true);
+	savic_allow_vector(LINE_VECTOR(0));
+	savic_allow_vector(LINE_VECTOR(1));
+	GUEST_SYNC(0);
+	savic_wait_for_irqs(LINE_VECTOR(1), 2);
+	savic_settle();
+	GUEST_ASSERT_EQ(savic_nr_irqs(0, LINE_VECTOR(0)), 1u);
+	GUEST_ASSERT_EQ(savic_nr_irqs(0, LINE_VECTOR(1)), 2u);
 	GUEST_DONE();
 }
 
@@ -100,8 +128,11 @@ static void guest_noaccel_eoi(void)
 }
 
 /* The kernel that the line interrupts is replaced by another one before its EOI. */
+static u32 nr_without_eoi;
+
 static void no_eoi_handler(struct ex_regs *regs)
 {
+	nr_without_eoi++;
 	GUEST_SYNC(regs->vector);
 }
 
@@ -121,7 +152,8 @@ static void guest_kexec(void)
 	savic_wait_for_irqs(WAKE_VECTOR, 1);
 	GUEST_SYNC(1);
 	sti_nop_cli();
-	GUEST_FAIL("The line is blocked");
+	GUEST_ASSERT_EQ(nr_without_eoi, 2u);
+	GUEST_DONE();
 }
 
 /* The first interrupt of line 0 is dropped by hardware, the second one isn't. */
@@ -333,9 +365,9 @@ static void assert_line(struct test_vm *t, int n)
 }
 
 /* An irqfd's work is done by another thread. */
-static void wait_until_posted(struct test_vm *t, u64 nr)
+static void wait_until_posted(struct kvm_vcpu *vcpu, u64 nr)
 {
-	while (vcpu_get_stat(t->vcpu, savic_posted) < nr)
+	while (vcpu_get_stat(vcpu, savic_posted) < nr)
 		usleep(50);
 }
 
@@ -349,27 +381,69 @@ static void wait_for_eoi(struct test_vm *t, int n)
 		    "Reading from resamplefd %d failed, errno %d", n, errno);
 }
 
-TEST_F_TIMEOUT(savic_level, two_lines, TIMEOUT_SECS)
-{
-	int i;
-
-	launch(&self->t, guest_two_lines);
-	for (i = 1; i <= NR_ROUNDS; i++) {
-		EXPECT_TRUE(savic_vcpu_run(self->t.vcpu));
-		assert_line(&self->t, i % NR_LINES);
-		assert_line(&self->t, (i + 1) % NR_LINES);
-	}
-	EXPECT_TRUE(savic_vcpu_run(self->t.vcpu));
-	wait_for_eoi(&self->t, 0);
-	wait_for_eoi(&self->t, 1);
-	EXPECT_FALSE(savic_vcpu_run(self->t.vcpu));
-}
-
+/* Since the last call. */
 static u64 nr_eois(struct test_vm *t, int n)
 {
 	u64 nr;
 
 	return read(t->resamplefd[n], &nr, sizeof(nr)) == sizeof(nr) ? nr : 0;
+}
+
+/* For pthread_create(), like savic_vcpu_thread(), but for the next GUEST_SYNC(). */
+static void *vcpu_thread_until_sync(void *vcpu)
+{
+	TEST_ASSERT(savic_vcpu_run(vcpu), "Unexpected GUEST_DONE()");
+	return NULL;
+}
+
+TEST_F_TIMEOUT(savic_level, two_lines, TIMEOUT_SECS)
+{
+	struct kvm_vcpu *vcpu = self->t.vcpu;
+	int i;
+
+	launch(&self->t, guest_two_lines);
+	EXPECT_TRUE(savic_vcpu_run(vcpu));
+	for (i = 1; i <= NR_ROUNDS; i++) {
+		assert_line(&self->t, i % NR_LINES);
+		assert_line(&self->t, (i + 1) % NR_LINES);
+		wait_until_posted(vcpu, NR_LINES * i);
+		EXPECT_TRUE(savic_vcpu_run(vcpu));
+		EXPECT_EQ(nr_eois(&self->t, 0), 1);
+		EXPECT_EQ(nr_eois(&self->t, 1), 1);
+	}
+	EXPECT_FALSE(savic_vcpu_run(vcpu));
+
+	/* The first EOI of each round was for both, the second one for nothing. */
+	EXPECT_EQ(vcpu_get_stat(vcpu, savic_posted), NR_LINES * NR_ROUNDS);
+	EXPECT_EQ(vcpu_get_stat(vcpu, savic_level_eois), NR_LINES * NR_ROUNDS);
+	EXPECT_EQ(vcpu_get_stat(vcpu, savic_spurious_eois), NR_ROUNDS);
+}
+
+TEST_F_TIMEOUT(savic_level, still_asserted, TIMEOUT_SECS)
+{
+	struct kvm_vcpu *vcpu = self->t.vcpu;
+
+	vm_install_exception_handler(self->t.vm, LINE_VECTOR(1), still_asserted_handler);
+	launch(&self->t, guest_still_asserted);
+	EXPECT_TRUE(savic_vcpu_run(vcpu));
+	kvm_irq_line(self->t.vm, LINE_GSI(1), 1);
+	EXPECT_TRUE(savic_vcpu_run(vcpu));
+	assert_line(&self->t, 0);
+	wait_until_posted(vcpu, 2);
+	EXPECT_EQ(nr_eois(&self->t, 1), 0);
+
+	EXPECT_TRUE(savic_vcpu_run(vcpu));
+	EXPECT_EQ(nr_eois(&self->t, 0), 1);
+	EXPECT_EQ(nr_eois(&self->t, 1), 1);
+	EXPECT_EQ(vcpu_get_stat(vcpu, savic_posted), 3);
+	kvm_irq_line(self->t.vm, LINE_GSI(1), 0);
+	EXPECT_FALSE(savic_vcpu_run(vcpu));
+	EXPECT_EQ(nr_eois(&self->t, 0), 0);
+	EXPECT_EQ(nr_eois(&self->t, 1), 1);
+	EXPECT_EQ(vcpu_get_stat(vcpu, savic_posted), 3);
+
+	/* The first handler's EOI was for both interrupts of line 1, the second one's for none. */
+	EXPECT_EQ(vcpu_get_stat(vcpu, savic_spurious_eois), 1);
 }
 
 TEST_F_TIMEOUT(savic_level, noaccel_eoi, TIMEOUT_SECS)
@@ -383,7 +457,7 @@ TEST_F_TIMEOUT(savic_level, noaccel_eoi, TIMEOUT_SECS)
 		EXPECT_TRUE(savic_vcpu_run(self->t.vcpu));
 		assert_line(&self->t, 0);
 		assert_line(&self->t, 1);
-		wait_until_posted(&self->t, NR_LINES * i);
+		wait_until_posted(self->t.vcpu, NR_LINES * i);
 
 		EXPECT_TRUE(savic_vcpu_run(self->t.vcpu));
 		EXPECT_EQ(nr_eois(&self->t, 0), 1);
@@ -403,20 +477,21 @@ TEST_F_TIMEOUT(savic_level, kexec, TIMEOUT_SECS)
 	launch(&self->t, guest_kexec);
 	EXPECT_TRUE(savic_vcpu_run(self->t.vcpu));
 	assert_line(&self->t, 0);
-	wait_until_posted(&self->t, 1);
+	wait_until_posted(self->t.vcpu, 1);
 	EXPECT_TRUE(savic_vcpu_run(self->t.vcpu));
 	EXPECT_EQ(nr_eois(&self->t, 0), 0);
 
 	/* The next kernel is idle. */
-	pthread_create(&thread, NULL, (void *(*)(void *))savic_vcpu_run, self->t.vcpu);
+	pthread_create(&thread, NULL, vcpu_thread_until_sync, self->t.vcpu);
 	wait_for_eoi(&self->t, 0);
 	savic_send_msi(self->t.vm, 0, WAKE_VECTOR);
 	pthread_join(thread, NULL);
 
 	/* And has the line's next interrupt. */
 	assert_line(&self->t, 0);
-	wait_until_posted(&self->t, 3);
+	wait_until_posted(self->t.vcpu, 3);
 	EXPECT_TRUE(savic_vcpu_run(self->t.vcpu));
+	EXPECT_FALSE(savic_vcpu_run(self->t.vcpu));
 }
 
 TEST_F_TIMEOUT(savic_level, denied, TIMEOUT_SECS)
@@ -427,8 +502,7 @@ TEST_F_TIMEOUT(savic_level, denied, TIMEOUT_SECS)
 	EXPECT_TRUE(savic_vcpu_run(self->t.vcpu));
 	assert_line(&self->t, 0);
 
-	/* Ends at the second GUEST_SYNC(), cf. savic_vcpu_thread(). */
-	pthread_create(&thread, NULL, (void *(*)(void *))savic_vcpu_run, self->t.vcpu);
+	pthread_create(&thread, NULL, vcpu_thread_until_sync, self->t.vcpu);
 	wait_for_eoi(&self->t, 0);
 	savic_send_msi(self->t.vm, 0, WAKE_VECTOR);
 	pthread_join(thread, NULL);
@@ -450,7 +524,8 @@ TEST_F_TIMEOUT(savic_level, unseen_eoi, TIMEOUT_SECS)
 	EXPECT_TRUE(savic_vcpu_run(self->t.vcpu));
 	for (i = 1; i <= NR_ROUNDS; i++) {
 		assert_line(&self->t, 0);
-		pthread_create(&thread, NULL, (void *(*)(void *))savic_vcpu_run, self->t.vcpu);
+		pthread_create(&thread, NULL, i < NR_ROUNDS ? vcpu_thread_until_sync :
+							      savic_vcpu_thread, self->t.vcpu);
 		wait_for_eoi(&self->t, 0);
 		savic_send_msi(self->t.vm, 0, WAKE_VECTOR);
 		pthread_join(thread, NULL);
@@ -488,7 +563,21 @@ TEST_F_TIMEOUT(savic_level, moved, TIMEOUT_SECS)
 	EXPECT_FALSE(savic_vcpu_run(self->t.vcpu));
 }
 
-TEST(savic_level_destroyed)
+/* Tests of other VMs. */
+FIXTURE(savic_level_vm) {
+	struct kvm_vm *vm;
+};
+
+FIXTURE_SETUP(savic_level_vm)
+{
+}
+
+FIXTURE_TEARDOWN(savic_level_vm)
+{
+	kvm_vm_free(self->vm);
+}
+
+TEST_F_TIMEOUT(savic_level_vm, savic_level_destroyed, TIMEOUT_SECS)
 {
 	struct kvm_vcpu *vcpus[2];
 	pthread_t thread;
@@ -502,25 +591,31 @@ TEST(savic_level_destroyed)
 
 	EXPECT_TRUE(savic_vcpu_run(vcpus[0]));
 	assert_line(&t, 0);
+	wait_until_posted(vcpus[1], 1);
 	EXPECT_TRUE(savic_vcpu_run(vcpus[0]));
+
+	/* The vCPU sleeps as soon as it has seen that it is destroyed. */
 	pthread_create(&thread, NULL, savic_vcpu_thread, vcpus[1]);
-	usleep(DESTROY_USECS);
+	savic_wait_until_blocked(vcpus[1]);
+	EXPECT_EQ(nr_eois(&t, 0), 0);
 	EXPECT_FALSE(savic_vcpu_run(vcpus[0]));
 
 	wait_for_eoi(&t, 0);
 	savic_send_msi(t.vm, 1, WAKE_VECTOR);
 	pthread_join(thread, NULL);
+	EXPECT_EQ(vcpu_get_stat(vcpus[1], savic_missing_eois), 1);
 	free_lines(&t);
 }
 
 /* The I/O APIC is userspace's: KVM exits once per vector. */
-TEST(savic_level_split)
+TEST_F_TIMEOUT(savic_level_vm, savic_level_split, TIMEOUT_SECS)
 {
 	struct kvm_vcpu *vcpu;
 	struct kvm_vm *vm;
 	int n, vector;
 
 	vm = __vm_savic_create(1, guest_split, &vcpu, true, 0);
+	self->vm = vm;
 	for (n = 0; n < NR_LINES; n++)
 		vm_install_exception_handler(vm, LINE_VECTOR(n), savic_irq_handler);
 	vm_sev_launch(vm, snp_default_policy(), NULL);
@@ -538,15 +633,15 @@ TEST(savic_level_split)
 	}
 
 	EXPECT_FALSE(savic_vcpu_run(vcpu));
-	kvm_vm_free(vm);
 }
 
-TEST(eoi_before_taken)
+TEST_F_TIMEOUT(savic_level_vm, eoi_before_taken, TIMEOUT_SECS)
 {
 	struct kvm_vcpu *vcpu;
 	struct kvm_vm *vm;
 
 	vm = __vm_savic_create(1, guest_eoi_before_taken, &vcpu, true, 0);
+	self->vm = vm;
 	vm_install_exception_handler(vm, LINE_VECTOR(0), savic_irq_handler);
 	vm_sev_launch(vm, snp_default_policy(), NULL);
 	EXPECT_TRUE(savic_vcpu_run(vcpu));
@@ -558,7 +653,6 @@ TEST(eoi_before_taken)
 	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IOAPIC_EOI);
 	EXPECT_EQ(vcpu->run->eoi.vector, LINE_VECTOR(0));
 	EXPECT_FALSE(savic_vcpu_run(vcpu));
-	kvm_vm_free(vm);
 }
 
 SAVIC_TEST_HARNESS_MAIN

@@ -32,6 +32,7 @@
 #define NR_TICKS		5
 
 #define NR_ROUNDS		50
+#define NR_ENGINE_ROUNDS	5
 
 /* Only to end a test that hangs. */
 #define TIMEOUT_SECS		120
@@ -111,6 +112,27 @@ static void guest_engine_off(void)
 	wait_for_nmis(1);
 	settle();
 	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), 1u);
+	GUEST_DONE();
+}
+
+/*
+ * The last VMRUN before the HLT has the engine off, i.e. leaves the NMI where it is.  KVM
+ * has to run the vCPU once more, as nothing else ends the HLT: interrupts are off.  (In the
+ * first round it may be that pages have to be mapped after the engine is on, which are VMRUNs.)
+ */
+static void guest_engine_off_halted(void)
+{
+	u32 i;
+
+	for (i = 1; i <= NR_ENGINE_ROUNDS; i++) {
+		x2apic_enable();
+		GUEST_SYNC(i);
+		savic_enable();
+		while (READ_ONCE(nr_nmis) < i)
+			asm volatile("hlt");
+		GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), i);
+		savic_disable();
+	}
 	GUEST_DONE();
 }
 
@@ -333,6 +355,19 @@ TEST_F_TIMEOUT(savic_nmi, engine_off, TIMEOUT_SECS)
 	EXPECT_FALSE(savic_vcpu_run(self->vcpu));
 	vcpu_events_get(self->vcpu, &events);
 	EXPECT_EQ(events.nmi.pending, 0);
+}
+
+TEST_F_TIMEOUT(savic_nmi, engine_off_halted, TIMEOUT_SECS)
+{
+	u32 nr = 0;
+
+	launch(self->vcpu, guest_engine_off_halted, 0);
+	while (savic_vcpu_run(self->vcpu)) {
+		send_kvm_nmi(self->vcpu);
+		nr++;
+	}
+	EXPECT_EQ(nr, NR_ENGINE_ROUNDS);
+	EXPECT_EQ(vcpu_get_stat(self->vcpu, savic_nmis), NR_ENGINE_ROUNDS);
 }
 
 TEST_F_TIMEOUT(savic_nmi, masked, TIMEOUT_SECS)

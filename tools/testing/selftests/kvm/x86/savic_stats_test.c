@@ -14,10 +14,14 @@
 
 #define VECTOR			0x51
 #define OTHER_VECTOR		0x41
+#define LEVEL_VECTOR		0x61
 #define ILLEGAL_VECTOR		0xf
 
 /* MSI data: level-triggered, asserted. */
 #define MSI_LEVEL		(BIT(15) | BIT(14))
+
+/* Only to end a test that hangs. */
+#define TIMEOUT_SECS		120
 
 static void guest_code(void)
 {
@@ -25,6 +29,8 @@ static void guest_code(void)
 
 	savic_enable();
 	savic_allow_vector(VECTOR);
+	savic_allow_vector(LEVEL_VECTOR);
+	savic_set_vector(0, APIC_TMR, LEVEL_VECTOR);
 	GUEST_SYNC(0);
 
 	/* The host sent two before it ran the vCPU, and an NMI. */
@@ -34,6 +40,15 @@ static void guest_code(void)
 
 	savic_send_ipi(0, VECTOR);
 	savic_wait_for_irqs(VECTOR, 2);
+	GUEST_SYNC(0);
+
+	/* With a destination, if only itself: hardware doesn't, the #VC handler forwards it. */
+	wrmsr(X2APIC_MSR(APIC_ICR), APIC_DEST_PHYSICAL | APIC_DM_FIXED | VECTOR);
+	savic_wait_for_irqs(VECTOR, 3);
+	GUEST_SYNC(0);
+
+	/* The host sent a level-triggered one, which the handler ends by VMGEXIT. */
+	savic_wait_for_irqs(LEVEL_VECTOR, 1);
 	GUEST_SYNC(0);
 
 	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_EOI), 0), GHCB_OK);
@@ -88,14 +103,30 @@ static void expect_stats(struct kvm_vcpu *vcpu, struct stats *old, struct stats 
 	}
 }
 
-TEST(savic_stats)
+/* Tests with a VM each. */
+FIXTURE(stats) {
+	struct kvm_vm *vm;
+};
+
+FIXTURE_SETUP(stats)
+{
+}
+
+FIXTURE_TEARDOWN(stats)
+{
+	kvm_vm_free(self->vm);
+}
+
+TEST_F_TIMEOUT(stats, savic_stats, TIMEOUT_SECS)
 {
 	struct stats stats = {};
 	struct kvm_vcpu *vcpu;
 	struct kvm_vm *vm;
 
 	vm = vm_savic_create(1, guest_code, &vcpu);
+	self->vm = vm;
 	vm_install_exception_handler(vm, VECTOR, savic_irq_handler);
+	vm_install_exception_handler(vm, LEVEL_VECTOR, savic_irq_handler);
 	vm_install_exception_handler(vm, NMI_VECTOR, savic_nmi_handler);
 	vm_sev_launch(vm, snp_default_policy(), NULL);
 	expect_stats(vcpu, &stats, (struct stats) {});
@@ -118,26 +149,44 @@ TEST(savic_stats)
 	EXPECT_TRUE(savic_vcpu_run(vcpu));
 	expect_stats(vcpu, &stats, (struct stats) { .nr[IPIS] = 1 });
 
+	/* KVM delivers this one, like an MSI. */
+	EXPECT_TRUE(savic_vcpu_run(vcpu));
+	expect_stats(vcpu, &stats, (struct stats) {
+		.nr[FORWARDED_IPIS] = 1, .nr[POSTED] = 1, .nr[KICKS] = 1, .nr[IRR_REQUESTS] = 1 });
+
+	savic_send_msi(vm, 0, MSI_LEVEL | LEVEL_VECTOR);
+	EXPECT_TRUE(savic_vcpu_run(vcpu));
+	expect_stats(vcpu, &stats, (struct stats) {
+		.nr[POSTED] = 1, .nr[KICKS] = 1, .nr[IRR_REQUESTS] = 1, .nr[LEVEL_EOIS] = 1 });
+
 	EXPECT_TRUE(savic_vcpu_run(vcpu));
 	expect_stats(vcpu, &stats, (struct stats) {
 		.nr[SPURIOUS_EOIS] = 1, .nr[REFUSED_VMGEXITS] = 1 });
 
 	EXPECT_FALSE(savic_vcpu_run(vcpu));
-	kvm_vm_free(vm);
 }
 
 #define DEBUGFS_KVM		"/sys/kernel/debug/kvm"
 
+static FILE *open_debugfs(struct kvm_vm *vm, const char *file)
+{
+	char path[128];
+	FILE *f;
+
+	snprintf(path, sizeof(path), DEBUGFS_KVM "/%d-%d/%s", getpid(), vm->fd, file);
+	f = fopen(path, "r");
+	TEST_ASSERT(f, "Opening %s failed, errno %d", path, errno);
+	return f;
+}
+
 /* The line of the vCPU's debugfs file that begins with @name, without that. */
 static void read_debugfs(struct kvm_vcpu *vcpu, const char *name, char *value, size_t size)
 {
-	char path[128], line[256];
+	char file[32], line[256];
 	FILE *f;
 
-	snprintf(path, sizeof(path), DEBUGFS_KVM "/%d-%d/vcpu%u/savic", getpid(), vcpu->vm->fd,
-		 vcpu->id);
-	f = fopen(path, "r");
-	TEST_ASSERT(f, "Opening %s failed, errno %d", path, errno);
+	snprintf(file, sizeof(file), "vcpu%u/savic", vcpu->id);
+	f = open_debugfs(vcpu->vm, file);
 	while (fgets(line, sizeof(line), f)) {
 		if (!strncmp(line, name, strlen(name)) && line[strlen(name)] == ':') {
 			line[strcspn(line, "\n")] = 0;
@@ -146,7 +195,42 @@ static void read_debugfs(struct kvm_vcpu *vcpu, const char *name, char *value, s
 			return;
 		}
 	}
-	TEST_FAIL("%s has no line \"%s\"", path, name);
+	TEST_FAIL("%s has no line \"%s\"", file, name);
+}
+
+static void expect_debugfs(struct kvm_vcpu *vcpu, const char *name, const char *expected)
+{
+	char value[128];
+
+	read_debugfs(vcpu, name, value, sizeof(value));
+	TEST_ASSERT(!strcmp(value, expected), "vCPU %u, %s: \"%s\", expected \"%s\"", vcpu->id,
+		    name, value, expected);
+}
+
+/* The file of the VM that has the sum of its vCPUs' statistics. */
+static u64 read_vm_stat(struct kvm_vm *vm, const char *name)
+{
+	FILE *f = open_debugfs(vm, name);
+	u64 value;
+
+	TEST_ASSERT(fscanf(f, "%lu", &value) == 1, "%s isn't a number", name);
+	fclose(f);
+	return value;
+}
+
+FIXTURE(debugfs) {
+	struct kvm_vm *vm;
+};
+
+FIXTURE_SETUP(debugfs)
+{
+	if (access(DEBUGFS_KVM, R_OK))
+		SKIP(return, DEBUGFS_KVM " isn't readable");
+}
+
+FIXTURE_TEARDOWN(debugfs)
+{
+	kvm_vm_free(self->vm);
 }
 
 static void guest_debugfs(void)
@@ -158,41 +242,125 @@ static void guest_debugfs(void)
 }
 
 /* A level-triggered vector on its way to a vCPU that doesn't run. */
-TEST(savic_debugfs)
+TEST_F_TIMEOUT(debugfs, savic_debugfs, TIMEOUT_SECS)
 {
-	char value[128], expected[32];
 	struct kvm_vcpu *vcpu;
+	char expected[32];
 	struct kvm_vm *vm;
 	struct ucall uc;
 
-	if (access(DEBUGFS_KVM, R_OK))
-		SKIP(return, DEBUGFS_KVM " isn't readable");
-
 	vm = vm_savic_create(1, guest_debugfs, &vcpu);
+	self->vm = vm;
 	vm_sev_launch(vm, snp_default_policy(), NULL);
 	EXPECT_TRUE(savic_vcpu_run(vcpu));
-	read_debugfs(vcpu, "page", value, sizeof(value));
-	EXPECT_STREQ(value, "0xffffffffffffffff");
-	read_debugfs(vcpu, "pending", value, sizeof(value));
-	EXPECT_STREQ(value, "");
+	expect_debugfs(vcpu, "page", "0xffffffffffffffff");
+	expect_debugfs(vcpu, "pending", "");
 
 	vcpu_run(vcpu);
 	EXPECT_EQ(get_ucall(vcpu, &uc), UCALL_SYNC);
 	snprintf(expected, sizeof(expected), "%#lx", uc.args[1]);
-	read_debugfs(vcpu, "page", value, sizeof(value));
-	EXPECT_STREQ(value, expected);
+	expect_debugfs(vcpu, "page", expected);
 
 	savic_send_msi(vm, 0, OTHER_VECTOR);
 	savic_send_msi(vm, 0, MSI_LEVEL | VECTOR);
-	read_debugfs(vcpu, "pending", value, sizeof(value));
-	EXPECT_STREQ(value, "65,81");
-	read_debugfs(vcpu, "level", value, sizeof(value));
-	EXPECT_STREQ(value, "81");
+	expect_debugfs(vcpu, "pending", "65,81");
+	expect_debugfs(vcpu, "level", "81");
+	expect_debugfs(vcpu, "eoi", "");
 
 	EXPECT_FALSE(savic_vcpu_run(vcpu));
-	read_debugfs(vcpu, "pending", value, sizeof(value));
-	EXPECT_STREQ(value, "");
-	kvm_vm_free(vm);
+	expect_debugfs(vcpu, "pending", "");
+}
+
+static void guest_two_levels(void)
+{
+	savic_enable();
+	savic_allow_vector(VECTOR);
+	savic_allow_vector(LEVEL_VECTOR);
+	savic_set_vector(0, APIC_TMR, VECTOR);
+	savic_set_vector(0, APIC_TMR, LEVEL_VECTOR);
+	GUEST_SYNC(0);
+	savic_wait_for_irqs(LEVEL_VECTOR, 1);
+	savic_wait_for_irqs(VECTOR, 1);
+	GUEST_DONE();
+}
+
+/* One EOI is for two vectors, of which userspace is told one by one. */
+TEST_F_TIMEOUT(debugfs, eois, TIMEOUT_SECS)
+{
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+
+	vm = __vm_savic_create(1, guest_two_levels, &vcpu, true, 0);
+	self->vm = vm;
+	vm_install_exception_handler(vm, VECTOR, savic_irq_handler);
+	vm_install_exception_handler(vm, LEVEL_VECTOR, savic_irq_handler);
+	vm_sev_launch(vm, snp_default_policy(), NULL);
+	EXPECT_TRUE(savic_vcpu_run(vcpu));
+	savic_send_msi(vm, 0, MSI_LEVEL | VECTOR);
+	savic_send_msi(vm, 0, MSI_LEVEL | LEVEL_VECTOR);
+	expect_debugfs(vcpu, "level", "81,97");
+	expect_debugfs(vcpu, "eoi", "");
+
+	vcpu_run(vcpu);
+	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IOAPIC_EOI);
+	EXPECT_EQ(vcpu->run->eoi.vector, VECTOR);
+	expect_debugfs(vcpu, "level", "");
+	expect_debugfs(vcpu, "eoi", "97");
+
+	vcpu_run(vcpu);
+	TEST_ASSERT_KVM_EXIT_REASON(vcpu, KVM_EXIT_IOAPIC_EOI);
+	EXPECT_EQ(vcpu->run->eoi.vector, LEVEL_VECTOR);
+	expect_debugfs(vcpu, "eoi", "");
+	EXPECT_FALSE(savic_vcpu_run(vcpu));
+}
+
+static void guest_sender(void)
+{
+	savic_enable();
+	GUEST_SYNC(0);
+	savic_send_ipi(1, VECTOR);
+	GUEST_DONE();
+}
+
+static void guest_target(void)
+{
+	savic_enable();
+	savic_allow_vector(VECTOR);
+	GUEST_SYNC(0);
+	savic_wait_for_irqs(VECTOR, 1);
+	GUEST_DONE();
+}
+
+/* A vCPU that doesn't run is to look at its backing page; sums of all vCPUs. */
+TEST_F_TIMEOUT(debugfs, two_vcpus, TIMEOUT_SECS)
+{
+	struct kvm_vcpu *vcpus[2];
+	struct kvm_vm *vm;
+
+	vm = vm_savic_create(2, guest_sender, vcpus);
+	self->vm = vm;
+	vm_install_exception_handler(vm, VECTOR, savic_irq_handler);
+	vcpu_arch_set_entry_point(vcpus[1], guest_target);
+	vm_sev_launch(vm, snp_default_policy(), NULL);
+	EXPECT_TRUE(savic_vcpu_run(vcpus[0]));
+	EXPECT_TRUE(savic_vcpu_run(vcpus[1]));
+	expect_debugfs(vcpus[1], "flags", "0x0");
+
+	EXPECT_FALSE(savic_vcpu_run(vcpus[0]));
+	expect_debugfs(vcpus[0], "flags", "0x0");
+	/* SAVIC_LOOK_AGAIN */
+	expect_debugfs(vcpus[1], "flags", "0x1");
+	EXPECT_FALSE(savic_vcpu_run(vcpus[1]));
+	expect_debugfs(vcpus[1], "flags", "0x0");
+
+	savic_send_msi(vm, 0, VECTOR);
+	savic_send_msi(vm, 1, VECTOR);
+	savic_send_msi(vm, 1, VECTOR);
+	EXPECT_EQ(vcpu_get_stat(vcpus[0], savic_posted), 1);
+	EXPECT_EQ(vcpu_get_stat(vcpus[1], savic_posted), 2);
+	EXPECT_EQ(read_vm_stat(vm, "savic_posted"), 3);
+	/* One that is no atomic counter. */
+	EXPECT_EQ(read_vm_stat(vm, "savic_page_registrations"), 2);
 }
 
 SAVIC_TEST_HARNESS_MAIN

@@ -19,8 +19,8 @@
 
 #define NR_VCPUS		6
 
-/* Each source is to be in use that often, however slow the host. */
-#define MIN_ROUNDS		10
+/* Each kind is to be used that often, however slow the host. */
+#define MIN_USES		10
 
 /* Of each source, in no particular order of priority. */
 enum {
@@ -64,6 +64,31 @@ enum toggle {
 	TOGGLE_ALLOWED,
 };
 
+/* Kinds of sources and of disturbances: the guest's first, then the host's. */
+enum kind {
+	KIND_IPI,
+	KIND_FORWARDED_IPI,
+	KIND_SELF_IPI,
+	KIND_NMI_REQ,
+	KIND_FORWARDED_NMI,
+	KIND_ONESHOT,
+	KIND_DEADLINE,
+	KIND_PERIODIC,
+	KIND_MSI,
+	KIND_BURST,
+	KIND_IRQFD,
+	KIND_EDGE,
+	KIND_LEVEL,
+	KIND_RESAMPLED_LEVEL,
+	KIND_TOGGLE,
+	KIND_MSI_NMI,
+	KIND_IOAPIC_NMI,
+	KIND_IOCTL_NMI,
+	KIND_SIGNAL,
+	KIND_ZAP,
+	NR_KINDS,
+};
+
 /* In memory that host and guest share. */
 extern struct savic_books {
 	u32 received[NR_VCPUS][256];
@@ -80,9 +105,11 @@ extern struct savic_books {
 	bool kvm_nmi[NR_VCPUS];
 	gpa_t page[NR_VCPUS];
 
+	/* How often each has been used, i.e. what it sent has arrived. */
+	u32 used[NR_KINDS];
+
 	u32 nr_started;
 	u32 nr_stopped;
-	u32 nr_actions[NR_VCPUS];
 	bool stop;
 	u32 seed;
 } *books;
@@ -96,6 +123,11 @@ static inline u32 nr_received(u32 vcpu, u8 vector)
 static inline u32 account(u32 vcpu, u8 vector)
 {
 	return __sync_add_and_fetch(&books->sent[vcpu][vector], 1);
+}
+
+static inline void account_use(enum kind kind)
+{
+	__sync_fetch_and_add(&books->used[kind], 1);
 }
 
 static inline bool nmi_trylock(u32 vcpu)
@@ -120,7 +152,10 @@ static inline u32 random_below(struct guest_random_state *rng, u32 limit)
 void savic_stress_setup(struct kvm_vm *vm, struct kvm_vcpu *vcpus[NR_VCPUS], u32 seed);
 void savic_stress_guest(u32 id);
 
-/* Host side: print what doesn't tally, and return the number of such cases. */
+/* Host side: has each kind been used MIN_USES times? */
+bool savic_stress_all_used(void);
+
+/* Host side: print what doesn't tally, or wasn't used, and return the number of such cases. */
 u32 savic_stress_check(void);
 void savic_stress_print_totals(void);
 

@@ -122,6 +122,7 @@ static void guest_ipi(struct guest_random_state *rng, u32 id)
 	}
 	guest_wrmsr(APIC_ICR, icr | vector);
 	wait_for_ipi(targets, vector);
+	account_use(KIND_IPI);
 }
 
 /* By a #VC: KVM delivers. */
@@ -137,19 +138,21 @@ static void guest_forwarded_ipi(struct guest_random_state *rng, u32 id)
 	}
 	wrmsr(X2APIC_MSR(APIC_ICR), icr | vector);
 	wait_for_ipi(targets, vector);
+	account_use(KIND_FORWARDED_IPI);
 }
 
 static void guest_nmi(struct guest_random_state *rng, u32 id)
 {
 	u32 target = random_below(rng, NR_VCPUS);
 	u64 icr = (u64)target << 32 | APIC_DM_NMI;
+	bool request = guest_random_bool(rng);
 	u32 nr;
 
 	if (target == id || !nmi_trylock(target))
 		return;
 
 	nr = __sync_add_and_fetch(&books->nmis_sent[target], 1);
-	if (guest_random_bool(rng)) {
+	if (request) {
 		savic_write(target, SAVIC_NMI_REQ, 1);
 		guest_wrmsr(APIC_ICR, icr);
 	} else {
@@ -157,6 +160,7 @@ static void guest_nmi(struct guest_random_state *rng, u32 id)
 	}
 	wait_for_nmi(target, nr);
 	nmi_unlock(target);
+	account_use(request ? KIND_NMI_REQ : KIND_FORWARDED_NMI);
 }
 
 static void guest_self_ipi(struct guest_random_state *rng, u32 id)
@@ -169,14 +173,16 @@ static void guest_self_ipi(struct guest_random_state *rng, u32 id)
 		wrmsr(X2APIC_MSR(APIC_ICR), APIC_DEST_SELF | SELF_VECTOR);
 	sti_nop_cli();
 	GUEST_ASSERT_EQ(nr_received(id, SELF_VECTOR), nr);
+	account_use(KIND_SELF_IPI);
 }
 
 static void guest_oneshot(struct guest_random_state *rng, u32 id)
 {
 	static const u8 divide[] = { 0x0, 0x1, 0x2, 0x3, 0x8, 0x9, 0xa, 0xb };
+	enum kind kind = guest_random_bool(rng) ? KIND_ONESHOT : KIND_DEADLINE;
 	u32 nr = account(id, ONESHOT_VECTOR);
 
-	if (guest_random_bool(rng)) {
+	if (kind == KIND_ONESHOT) {
 		/* KVM's one-shot timer fires again if its divisor is changed. */
 		guest_wrmsr(APIC_TMICT, 0);
 		guest_wrmsr(APIC_TDCR, divide[random_below(rng, ARRAY_SIZE(divide))]);
@@ -195,6 +201,7 @@ static void guest_oneshot(struct guest_random_state *rng, u32 id)
 	} else {
 		wait_for_vector(id, ONESHOT_VECTOR, nr);
 	}
+	account_use(kind);
 }
 
 /* What is in between the last one and the stop isn't known. */
@@ -209,6 +216,7 @@ static void guest_periodic(struct guest_random_state *rng, u32 id)
 	wait_for_vector(id, PERIODIC_VECTOR, nr);
 	guest_wrmsr(APIC_TMICT, 0);
 	savic_settle();
+	account_use(KIND_PERIODIC);
 }
 
 /* The host sends one while it is denied, which is lost, and one while it isn't. */
@@ -296,7 +304,7 @@ void savic_stress_guest(u32 id)
 	while (READ_ONCE(books->nr_started) < NR_VCPUS)
 		sti_nop_cli();
 
-	while (!READ_ONCE(books->stop) || books->nr_actions[id] < MIN_ROUNDS) {
+	while (!READ_ONCE(books->stop)) {
 		switch (random_below(&rng, 12)) {
 		case 0 ... 1:
 			guest_ipi(&rng, id);
@@ -323,7 +331,6 @@ void savic_stress_guest(u32 id)
 			guest_idle(&rng);
 			break;
 		}
-		books->nr_actions[id]++;
 	}
 
 	/* The others still send, and wait for this one. */
@@ -383,9 +390,52 @@ static void expected(u32 vcpu, u8 vector, u32 *min, u32 *max)
 	}
 }
 
+static const char * const kind_names[NR_KINDS] = {
+	[KIND_IPI]		= "IPI",
+	[KIND_FORWARDED_IPI]	= "forwarded IPI",
+	[KIND_SELF_IPI]		= "IPI to self",
+	[KIND_NMI_REQ]		= "NMI by NmiReq",
+	[KIND_FORWARDED_NMI]	= "forwarded NMI",
+	[KIND_ONESHOT]		= "timer, one-shot",
+	[KIND_DEADLINE]		= "timer, deadline",
+	[KIND_PERIODIC]		= "timer, periodic",
+	[KIND_MSI]		= "MSI",
+	[KIND_BURST]		= "burst of MSIs",
+	[KIND_IRQFD]		= "irqfd",
+	[KIND_EDGE]		= "edge-triggered line",
+	[KIND_LEVEL]		= "level-triggered line by ioctl",
+	[KIND_RESAMPLED_LEVEL]	= "level-triggered line by irqfd",
+	[KIND_TOGGLE]		= "MSI after being denied",
+	[KIND_MSI_NMI]		= "NMI by MSI",
+	[KIND_IOAPIC_NMI]	= "NMI by I/O APIC",
+	[KIND_IOCTL_NMI]	= "NMI by KVM_NMI",
+	[KIND_SIGNAL]		= "signal",
+	[KIND_ZAP]		= "zapped backing page",
+};
+
+bool savic_stress_all_used(void)
+{
+	u32 i;
+
+	for (i = 0; i < NR_KINDS; i++) {
+		if (READ_ONCE(books->used[i]) < MIN_USES)
+			return false;
+	}
+	return true;
+}
+
 u32 savic_stress_check(void)
 {
-	u32 min, max, nr, vcpu, vector, bad = 0;
+	u32 i, min, max, nr, vcpu, vector, bad = 0;
+
+	for (i = 0; i < NR_KINDS; i++) {
+		nr = READ_ONCE(books->used[i]);
+		if (nr >= MIN_USES)
+			continue;
+		ksft_print_msg("%s: used %u times, not at least %u\n", kind_names[i], nr,
+			       MIN_USES);
+		bad++;
+	}
 
 	for (vcpu = 0; vcpu < NR_VCPUS; vcpu++) {
 		for (vector = 0; vector < 256; vector++) {
@@ -412,7 +462,7 @@ void savic_stress_print_totals(void)
 	static const struct {
 		const char *name;
 		u8 first, last;
-	} kinds[] = {
+	} vectors[] = {
 		{ "IPIs", IPI_VECTOR, IPI_VECTOR + NR_VCPUS - 1 },
 		{ "forwarded IPIs", FORWARD_VECTOR, FORWARD_VECTOR + NR_VCPUS - 1 },
 		{ "IPIs to self", SELF_VECTOR, SELF_VECTOR },
@@ -428,16 +478,19 @@ void savic_stress_print_totals(void)
 	};
 	u32 i, vcpu, vector, sent, received;
 
-	for (i = 0; i < ARRAY_SIZE(kinds); i++) {
+	for (i = 0; i < NR_KINDS; i++)
+		ksft_print_msg("%s: used %u times\n", kind_names[i], books->used[i]);
+
+	for (i = 0; i < ARRAY_SIZE(vectors); i++) {
 		sent = 0;
 		received = 0;
 		for (vcpu = 0; vcpu < NR_VCPUS; vcpu++) {
-			for (vector = kinds[i].first; vector <= kinds[i].last; vector++) {
+			for (vector = vectors[i].first; vector <= vectors[i].last; vector++) {
 				sent += books->sent[vcpu][vector];
 				received += books->received[vcpu][vector];
 			}
 		}
-		ksft_print_msg("%s: %u sent, %u received\n", kinds[i].name, sent, received);
+		ksft_print_msg("%s: %u sent, %u received\n", vectors[i].name, sent, received);
 	}
 
 	sent = 0;
