@@ -120,7 +120,7 @@ FAULTS = [
         ("savic_prepare_vmrun:xchg(&savic->pending[i], 0)", "M ? savic->pending[i] : xchg(&savic->pending[i], 0)")]),
     ("7 10", "what hardware has not taken is forgotten when there is more", "savic_source_test engine_off, savic_ap_test irq_and_failed_vmrun", [
         ("savic_prepare_vmrun:control->requested_irr[i] |= vectors;",
-         "control->requested_irr[i] = vectors | (M ? 0 : control->requested_irr[i]);")]),
+         "if (M)\n\t\t\tcontrol->requested_irr[i] = 0;\n\t\tcontrol->requested_irr[i] |= vectors;")]),
     ("9", "the last 64 vectors are forgotten", "savic_source_test all_vectors", [
         ("savic_prepare_vmrun:i < ARRAY_SIZE(savic->pending)", "i < ARRAY_SIZE(savic->pending) - M")]),
     ("8", "only one of the users of a page is told that it goes", "savic_page_test of_two", [
