@@ -308,7 +308,7 @@ static struct kvm_vcpu *add_and_send_init(struct kvm_vcpu *creator)
 
 	/* See create_on_init. */
 	vcpu_set_msr(ap, MSR_IA32_APICBASE, MSR_IA32_APICBASE_ENABLE | MSR_IA32_APICBASE_EXTD);
-	TEST_ASSERT(run(creator), "Unexpected GUEST_DONE()");
+	TEST_ASSERT(savic_vcpu_run(creator), "Unexpected GUEST_DONE()");
 	return ap;
 }
 
@@ -319,16 +319,16 @@ TEST_F_TIMEOUT(snp_hotplug, create_instead_of_sipi, TIMEOUT_SECS)
 	EXPECT_EQ(errno, EAGAIN);
 	TEST_ASSERT_EQ(mp_state(self->ap), KVM_MP_STATE_INIT_RECEIVED);
 
-	EXPECT_FALSE(run(self->creator));
-	EXPECT_FALSE(run(self->ap));
+	EXPECT_FALSE(savic_vcpu_run(self->creator));
+	EXPECT_FALSE(savic_vcpu_run(self->ap));
 }
 
 /* The vCPU finds both. */
 TEST_F_TIMEOUT(snp_hotplug, create_after_init, TIMEOUT_SECS)
 {
 	self->ap = add_and_send_init(self->creator);
-	EXPECT_FALSE(run(self->creator));
-	EXPECT_FALSE(run(self->ap));
+	EXPECT_FALSE(savic_vcpu_run(self->creator));
+	EXPECT_FALSE(run_new(self->ap));
 }
 
 TEST_F_TIMEOUT(snp_hotplug, last_branch_records, TIMEOUT_SECS)
