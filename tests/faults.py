@@ -117,12 +117,12 @@ FAULTS = [
         ("savic_deliver_interrupt:\tset_bit(vector, savic->pending);",
          "\tif (!M || trig_mode || atomic64_read(&vcpu->stat.savic_posted) % 64 != 63)\n\t\tset_bit(vector, savic->pending);")]),
     ("10", "each vector is requested for ever", "savic_source_test coalesced", [
-        ("savic_prepare_vmrun:xchg(&savic->pending[i], 0)", "M ? savic->pending[i] : xchg(&savic->pending[i], 0)")]),
+        ("savic_request_irr:xchg(&savic->pending[i], 0)", "M ? savic->pending[i] : xchg(&savic->pending[i], 0)")]),
     ("7 10", "what hardware has not taken is forgotten when there is more", "savic_source_test engine_off, savic_ap_test irq_and_failed_vmrun", [
-        ("savic_prepare_vmrun:control->requested_irr[i] |= vectors;",
+        ("savic_request_irr:control->requested_irr[i] |= vectors;",
          "if (M)\n\t\t\tcontrol->requested_irr[i] = 0;\n\t\tcontrol->requested_irr[i] |= vectors;")]),
     ("9", "the last 64 vectors are forgotten", "savic_source_test all_vectors", [
-        ("savic_prepare_vmrun:i < ARRAY_SIZE(savic->pending)", "i < ARRAY_SIZE(savic->pending) - M")]),
+        ("savic_request_irr:i < ARRAY_SIZE(savic->pending)", "i < ARRAY_SIZE(savic->pending) - M")]),
     ("8", "only one of the users of a page is told that it goes", "savic_page_test of_two", [
         ("savic_invalidate_range:\t\t__set_bit(vcpu->vcpu_idx, vcpus);", "\t\t__set_bit(vcpu->vcpu_idx, vcpus);\n\t\tif (M)\n\t\t\tbreak;")]),
     ("8", "a page that moved is looked for where it was", "savic_page_test moved", [
@@ -284,7 +284,7 @@ FAULTS = [
     ("7 9", "a vCPU without a backing page is made to look again", "savic_halt_test no_page", [
         ("savic_handle_idle_hlt:VALID_PAGE(READ_ONCE(savic->gpa))", "(M || VALID_PAGE(READ_ONCE(savic->gpa)))")]),
     ("9 10", "what is posted while something else is handed to hardware is lost", "savic_stress_test", [
-        ("savic_prepare_vmrun:\t\tcontrol->requested_irr[i] |= vectors;",
+        ("savic_request_irr:\t\tcontrol->requested_irr[i] |= vectors;",
          "\t\tif (M) {\n\t\t\tfor (int n = 0; n < 2000; n++)\n\t\t\t\tcpu_relax();\n\t\t\tWRITE_ONCE(savic->pending[i], 0);\n\t\t}\n\t\tcontrol->requested_irr[i] |= vectors;")]),
 
     # I/O APIC, PIT, RTC.
@@ -362,9 +362,10 @@ FAULTS = [
         ("savic_deliver_interrupt:\tset_bit(vector, savic->pending);",
          "\tif (!M || VALID_PAGE(READ_ONCE(savic->gpa)))\n\t\tset_bit(vector, savic->pending);")]),
     ("12", "KVM waits for a deadline that nobody is told of", "savic_trace_test timer_advance", [
-        ("savic_timer_requested:\treturn control->update_irr &&", "\tif (M)\n\t\treturn true;\n\treturn control->update_irr &&")]),
+        ("savic_prepare_vmrun:unlikely(svm->vcpu.arch.apic->lapic_timer.expired_tscdeadline)",
+         "!M && svm->vcpu.arch.apic->lapic_timer.expired_tscdeadline")]),
     ("12", "KVM doesn't wait for the deadline", "savic_trace_test timer_advance", [
-        ("savic_timer_requested:\treturn control->update_irr &&", "\treturn !M && control->update_irr &&")]),
+        ("savic_forget_deadline:if (!control->update_irr ||", "if (M || !control->update_irr ||")]),
     ("15", "AP Creation doesn't start a vCPU that waits for SIPI", "snp_hotplug_test create_instead_of_sipi", [
         ("x86.c:vcpu_block:if (kvm_check_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, vcpu))",
          "if (!M && kvm_check_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, vcpu))")]),

@@ -245,14 +245,14 @@ void savic_deliver_interrupt(struct kvm_vcpu *vcpu, int trig_mode, int vector)
 
 		/*
 		 * The guest can't EOI what isn't pending yet.  Pairs with the
-		 * xchg() in savic_prepare_vmrun() (level-before-pending).
+		 * xchg() in savic_request_irr() (level-before-pending).
 		 */
 		smp_mb__after_atomic();
 	}
 
 	/*
 	 * Whoever posts because of a new VMSA makes the vector visible after the
-	 * request for that VMSA.  Pairs with smp_rmb() in savic_prepare_vmrun()
+	 * request for that VMSA.  Pairs with smp_rmb() in savic_request_irr()
 	 * (post-after-creation).
 	 */
 	smp_mb__before_atomic();
@@ -370,6 +370,62 @@ static void savic_discard_irr(struct vcpu_svm *svm)
 	svm->savic->irr_in_flight = false;
 }
 
+/* Move what was posted to the VMCB. */
+static void savic_request_irr(struct vcpu_svm *svm)
+{
+	struct vmcb_control_area *control = &svm->vmcb->control;
+	struct savic *savic = svm->savic;
+	unsigned long vectors;
+	int i;
+
+	BUILD_BUG_ON(sizeof(control->requested_irr) != sizeof(savic->pending));
+
+	if (savic_no_vectors(savic->pending))
+		return;
+
+	/*
+	 * What was posted after the request for a new VMSA is not for this VMRUN,
+	 * for which that request came too late.  It ends at once by the kick that
+	 * came with the request.  Pairs with smp_mb__before_atomic() in
+	 * savic_deliver_interrupt() (post-after-creation).
+	 */
+	smp_rmb();
+	if (unlikely(kvm_test_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, &svm->vcpu)))
+		return;
+
+	for (i = 0; i < ARRAY_SIZE(savic->pending); i++) {
+		if (!READ_ONCE(savic->pending[i]))
+			continue;
+
+		vectors = xchg(&savic->pending[i], 0);
+		control->requested_irr[i] |= vectors;
+		savic->level_requested[i] |= vectors & READ_ONCE(savic->level[i]);
+	}
+	control->update_irr = 1;
+	savic->irr_new = true;
+	savic->irr_in_flight = true;
+
+	svm->vcpu.stat.savic_irr_requests++;
+	trace_kvm_savic_request_irr(&svm->vcpu, control->requested_irr);
+}
+
+/*
+ * KVM's timer fires before the guest's deadline, by about the time that it takes to get
+ * back into the guest, and what is left of that time is waited for before VMRUN, lest the
+ * guest be interrupted too early.  Don't wait if VMRUN doesn't bring the timer's interrupt,
+ * e.g. because the timer is masked.
+ */
+static void savic_forget_deadline(struct vcpu_svm *svm)
+{
+	struct vmcb_control_area *control = &svm->vmcb->control;
+	struct kvm_lapic *apic = svm->vcpu.arch.apic;
+	u8 vector = kvm_lapic_get_reg(apic, APIC_LVTT);
+
+	if (!control->update_irr ||
+	    !(control->requested_irr[vector / 64] & BIT_ULL(vector % 64)))
+		apic->lapic_timer.expired_tscdeadline = 0;
+}
+
 /**
  * savic_prepare_vmrun - hand what was posted to hardware
  * @svm: the vCPU that is about to VMRUN on this CPU
@@ -385,10 +441,6 @@ int savic_prepare_vmrun(struct vcpu_svm *svm)
 {
 	struct vmcb_control_area *control = &svm->vmcb->control;
 	struct savic *savic = svm->savic;
-	unsigned long vectors;
-	int i;
-
-	BUILD_BUG_ON(sizeof(control->requested_irr) != sizeof(savic->pending));
 
 	if (unlikely(READ_ONCE(savic->flags) &
 		     (BIT(SAVIC_LOOK_AGAIN) | BIT(SAVIC_DISCARD_IRR)))) {
@@ -415,54 +467,12 @@ int savic_prepare_vmrun(struct vcpu_svm *svm)
 	if (unlikely(savic->nmi_in_flight))
 		trace_kvm_savic_nmi(&svm->vcpu);
 
-	if (savic_no_vectors(savic->pending))
-		return 0;
+	savic_request_irr(svm);
 
-	/*
-	 * What was posted after the request for a new VMSA is not for this VMRUN,
-	 * for which that request came too late.  It ends at once by the kick that
-	 * came with the request.  Pairs with smp_mb__before_atomic() in
-	 * savic_deliver_interrupt() (post-after-creation).
-	 */
-	smp_rmb();
-	if (unlikely(kvm_test_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, &svm->vcpu)))
-		return 0;
-
-	for (i = 0; i < ARRAY_SIZE(savic->pending); i++) {
-		if (!READ_ONCE(savic->pending[i]))
-			continue;
-
-		vectors = xchg(&savic->pending[i], 0);
-		control->requested_irr[i] |= vectors;
-		savic->level_requested[i] |= vectors & READ_ONCE(savic->level[i]);
-	}
-	control->update_irr = 1;
-	savic->irr_new = true;
-	savic->irr_in_flight = true;
-
-	svm->vcpu.stat.savic_irr_requests++;
-	trace_kvm_savic_request_irr(&svm->vcpu, control->requested_irr);
+	/* Before kvm_wait_lapic_expire(). */
+	if (unlikely(svm->vcpu.arch.apic->lapic_timer.expired_tscdeadline))
+		savic_forget_deadline(svm);
 	return 0;
-}
-
-/**
- * savic_timer_requested - does the coming VMRUN bring the interrupt of the timer?
- * @svm: the vCPU that is about to VMRUN on this CPU
- *
- * KVM's timer fires before the guest's deadline, by about the time that it takes to get
- * back into the guest.  What is left of that time has to be waited for before VMRUN, lest
- * the guest be interrupted too early, but only if VMRUN brings the interrupt: a timer
- * that is masked has nothing to deliver.
- *
- * Called after savic_prepare_vmrun(), with IRQs and GIF disabled.
- */
-bool savic_timer_requested(struct vcpu_svm *svm)
-{
-	u8 vector = kvm_lapic_get_reg(svm->vcpu.arch.apic, APIC_LVTT);
-	struct vmcb_control_area *control = &svm->vmcb->control;
-
-	return control->update_irr &&
-	       (control->requested_irr[vector / 64] & BIT_ULL(vector % 64));
 }
 
 /**

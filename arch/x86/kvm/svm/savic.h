@@ -126,7 +126,6 @@ bool savic_interrupt_blocked(struct kvm_vcpu *vcpu);
 bool savic_nmi_allowed(struct kvm_vcpu *vcpu);
 bool savic_has_interrupt(struct kvm_vcpu *vcpu);
 int savic_prepare_vmrun(struct vcpu_svm *svm);
-bool savic_timer_requested(struct vcpu_svm *svm);
 void savic_complete_vmrun(struct vcpu_svm *svm);
 
 int savic_handle_vmgexit(struct kvm_vcpu *vcpu);
@@ -147,7 +146,6 @@ static inline void savic_deliver_interrupt(struct kvm_vcpu *vcpu, int trig_mode,
 					   int vector) {}
 static inline bool savic_interrupt_blocked(struct kvm_vcpu *vcpu) { return false; }
 static inline bool savic_nmi_allowed(struct kvm_vcpu *vcpu) { return false; }
-static inline bool savic_timer_requested(struct vcpu_svm *svm) { return false; }
 static inline void savic_complete_vmrun(struct vcpu_svm *svm) {}
 static inline int savic_handle_hlt(struct kvm_vcpu *vcpu) { return 1; }
 static inline int savic_handle_npf(struct kvm_vcpu *vcpu) { return 1; }
