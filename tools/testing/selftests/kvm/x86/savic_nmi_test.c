@@ -31,8 +31,6 @@
 #define PIT_PERIOD		1200
 #define NR_TICKS		5
 
-#define HLT_OPCODE		0xf4
-
 #define NR_ROUNDS		50
 #define NR_ENGINE_ROUNDS	5
 
@@ -45,14 +43,30 @@ static u32 depth;
 static bool sync_in_handler;
 
 /*
+ * Halt until there were @nr.  Nothing but an NMI ends the HLT, so one that comes after the check
+ * and before the HLT makes the handler repeat the check.
+ */
+extern const char halt_begin[], halt_end[];
+
+static __attribute__((__noinline__, __noclone__)) void halt_until_nmis(u32 nr)
+{
+	asm volatile("halt_begin:\n\t"
+		     "cmp %[nr], %[nr_nmis]\n\t"
+		     "jae halt_end\n\t"
+		     "hlt\n\t"
+		     "jmp halt_begin\n"
+		     "halt_end:"
+		     : : [nr] "r" (nr), [nr_nmis] "m" (nr_nmis) : "cc", "memory");
+}
+
+/*
  * There is no GHCB request of the guest that this could interrupt, if it makes one
  * itself: see ghcb.h.
  */
 static void nmi_handler(struct ex_regs *regs)
 {
-	/* It came after the check and before the HLT, which nothing else would end. */
-	if (*(u8 *)regs->rip == HLT_OPCODE)
-		regs->rip++;
+	if (regs->rip > (u64)halt_begin && regs->rip < (u64)halt_end)
+		regs->rip = (u64)halt_begin;
 
 	GUEST_ASSERT_EQ(depth, 0u);
 	depth++;
@@ -134,8 +148,7 @@ static void guest_engine_off_halted(void)
 		x2apic_enable();
 		GUEST_SYNC(i);
 		savic_enable();
-		while (READ_ONCE(nr_nmis) < i)
-			asm volatile("hlt");
+		halt_until_nmis(i);
 		GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), i);
 		savic_disable();
 	}
@@ -159,8 +172,7 @@ static void guest_halted(void)
 	savic_enable();
 	GUEST_SYNC(0);
 	/* Interrupts are off: nothing else ends this. */
-	while (!READ_ONCE(nr_nmis))
-		asm volatile("hlt");
+	halt_until_nmis(1);
 	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), 1u);
 	GUEST_DONE();
 }
