@@ -159,17 +159,6 @@ static void guest_code(void)
 	}
 }
 
-static gpa_t run(struct kvm_vcpu *vcpu)
-{
-	struct ucall uc;
-
-	vcpu_run(vcpu);
-	if (get_ucall(vcpu, &uc) == UCALL_ABORT)
-		REPORT_GUEST_ASSERT(uc);
-	TEST_ASSERT(uc.cmd == UCALL_SYNC, "Unexpected ucall %lu", uc.cmd);
-	return uc.args[1];
-}
-
 /* Take one page table from those that the vCPU has in reserve. */
 static void use_table(struct kvm_vcpu *vcpu, u32 nr)
 {
@@ -199,7 +188,7 @@ TEST_F_TIMEOUT(savic_enomem, load_page, TIMEOUT_SECS)
 	vm_userspace_mem_region_add(vm, VM_MEM_SRC_ANONYMOUS, TABLES_GPA, TABLES_SLOT,
 				    NR_TABLES * TABLE_SIZE / PAGE_SIZE, 0);
 	vm_sev_launch(vm, snp_default_policy(), NULL);
-	page = run(vcpu);
+	page = savic_vcpu_run_to_sync(vcpu);
 
 	for (i = 0; i < NR_TABLES && nr_failures < 3; i++) {
 		use_table(vcpu, i);
@@ -214,7 +203,7 @@ TEST_F_TIMEOUT(savic_enomem, load_page, TIMEOUT_SECS)
 			TEST_ASSERT(r == -1 && errno == ENOMEM, "KVM_RUN: %d, errno %d", r, errno);
 			TEST_ASSERT_EQ(vcpu_get_stat(vcpu, savic_page_loads), nr_loads);
 			nr_failures++;
-			run(vcpu);
+			savic_vcpu_run_to_sync(vcpu);
 		} else {
 			TEST_ASSERT(!r, "KVM_RUN: %d, errno %d", r, errno);
 		}

@@ -411,7 +411,6 @@ TEST_F_TIMEOUT(savic_ipi, xapic, TIMEOUT_SECS)
 TEST_F_TIMEOUT(savic_ipi, pages, TIMEOUT_SECS)
 {
 	struct test_vm *t = &self->t;
-	struct ucall uc;
 	gpa_t page = 0;
 	int i;
 
@@ -420,15 +419,11 @@ TEST_F_TIMEOUT(savic_ipi, pages, TIMEOUT_SECS)
 		vcpu_arch_set_entry_point(t->vcpus[i], guest_page);
 	vm_sev_launch(t->vm, snp_default_policy(), NULL);
 
-	for (i = NR_VCPUS - 1; i; i--) {
-		vcpu_run(t->vcpus[i]);
-		TEST_ASSERT(get_ucall(t->vcpus[i], &uc) == UCALL_SYNC,
-			    "Unexpected ucall %lu", uc.cmd);
-		page = uc.args[1];
-	}
+	for (i = NR_VCPUS - 1; i; i--)
+		page = savic_vcpu_run_to_sync(t->vcpus[i]);
 	savic_vcpu_thread(t->vcpus[0]);
 	for (i = 1; i < NR_VCPUS; i++)
-		TEST_ASSERT(savic_vcpu_run(t->vcpus[i]), "Unexpected GUEST_DONE()");
+		savic_vcpu_run_to_sync(t->vcpus[i]);
 	vm_mem_set_shared(t->vm, page, PAGE_SIZE);
 	vm_mem_set_private(t->vm, page, PAGE_SIZE);
 

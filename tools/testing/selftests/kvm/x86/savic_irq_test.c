@@ -420,12 +420,6 @@ TEST_F_TIMEOUT(savic_irq, pit, TIMEOUT_SECS)
 	EXPECT_FALSE(savic_vcpu_run(self->t.vcpus[0]));
 }
 
-static void *run_to_sync(void *vcpu)
-{
-	TEST_ASSERT(savic_vcpu_run(vcpu), "Unexpected GUEST_DONE()");
-	return NULL;
-}
-
 static void test_level(struct test_vm *t, void *guest_code)
 {
 	int i;
@@ -462,7 +456,7 @@ TEST_F_TIMEOUT(savic_irq, ioapic_level_denied, TIMEOUT_SECS)
 	signal_level(&self->t);
 
 	/* The guest halts, with nothing to wake it but what comes after the EOI. */
-	pthread_create(&thread, NULL, run_to_sync, vcpu);
+	pthread_create(&thread, NULL, savic_vcpu_thread_to_sync, vcpu);
 	poll(&pfd, 1, -1);
 	EXPECT_EQ(1, nr_resamples(&self->t));
 	savic_send_msi(self->t.vm, 0, STOP_VECTOR);

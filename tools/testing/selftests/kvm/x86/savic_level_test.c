@@ -389,13 +389,6 @@ static u64 nr_eois(struct test_vm *t, int n)
 	return read(t->resamplefd[n], &nr, sizeof(nr)) == sizeof(nr) ? nr : 0;
 }
 
-/* For pthread_create(), like savic_vcpu_thread(), but for the next GUEST_SYNC(). */
-static void *vcpu_thread_until_sync(void *vcpu)
-{
-	TEST_ASSERT(savic_vcpu_run(vcpu), "Unexpected GUEST_DONE()");
-	return NULL;
-}
-
 TEST_F_TIMEOUT(savic_level, two_lines, TIMEOUT_SECS)
 {
 	struct kvm_vcpu *vcpu = self->t.vcpu;
@@ -482,7 +475,7 @@ TEST_F_TIMEOUT(savic_level, kexec, TIMEOUT_SECS)
 	EXPECT_EQ(nr_eois(&self->t, 0), 0);
 
 	/* The next kernel is idle. */
-	pthread_create(&thread, NULL, vcpu_thread_until_sync, self->t.vcpu);
+	pthread_create(&thread, NULL, savic_vcpu_thread_to_sync, self->t.vcpu);
 	wait_for_eoi(&self->t, 0);
 	savic_send_msi(self->t.vm, 0, WAKE_VECTOR);
 	pthread_join(thread, NULL);
@@ -502,7 +495,7 @@ TEST_F_TIMEOUT(savic_level, denied, TIMEOUT_SECS)
 	EXPECT_TRUE(savic_vcpu_run(self->t.vcpu));
 	assert_line(&self->t, 0);
 
-	pthread_create(&thread, NULL, vcpu_thread_until_sync, self->t.vcpu);
+	pthread_create(&thread, NULL, savic_vcpu_thread_to_sync, self->t.vcpu);
 	wait_for_eoi(&self->t, 0);
 	savic_send_msi(self->t.vm, 0, WAKE_VECTOR);
 	pthread_join(thread, NULL);
@@ -524,7 +517,7 @@ TEST_F_TIMEOUT(savic_level, unseen_eoi, TIMEOUT_SECS)
 	EXPECT_TRUE(savic_vcpu_run(self->t.vcpu));
 	for (i = 1; i <= NR_ROUNDS; i++) {
 		assert_line(&self->t, 0);
-		pthread_create(&thread, NULL, i < NR_ROUNDS ? vcpu_thread_until_sync :
+		pthread_create(&thread, NULL, i < NR_ROUNDS ? savic_vcpu_thread_to_sync :
 							      savic_vcpu_thread, self->t.vcpu);
 		wait_for_eoi(&self->t, 0);
 		savic_send_msi(self->t.vm, 0, WAKE_VECTOR);

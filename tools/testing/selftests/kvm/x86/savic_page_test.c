@@ -310,25 +310,9 @@ FIXTURE_TEARDOWN(savic_page)
 	kvm_vm_free(self->t.vm);
 }
 
-/* Returns the page that the guest tells. */
-static gpa_t run_to_page(struct kvm_vcpu *vcpu)
-{
-	struct ucall uc;
-
-	vcpu_run(vcpu);
-	switch (get_ucall(vcpu, &uc)) {
-	case UCALL_SYNC:
-		return uc.args[1];
-	case UCALL_ABORT:
-		REPORT_GUEST_ASSERT(uc);
-	default:
-		TEST_FAIL("Unexpected exit: %s", exit_reason_str(vcpu->run->exit_reason));
-	}
-}
-
 static void *run_to_not_restartable(void *vcpu)
 {
-	TEST_ASSERT_EQ(run_to_page(vcpu), (gpa_t)VC_NOT_RESTARTABLE);
+	TEST_ASSERT_EQ(savic_vcpu_run_to_sync(vcpu), (u64)VC_NOT_RESTARTABLE);
 	return NULL;
 }
 
@@ -339,7 +323,7 @@ static void launch(struct test_vm *t, void *guest_code)
 	if (guest_code == guest_other_page)
 		return;
 
-	t->page = run_to_page(t->vcpu);
+	t->page = savic_vcpu_run_to_sync(t->vcpu);
 }
 
 /* Call the function, with the VM as its argument, while the guest is busy. */
@@ -471,7 +455,7 @@ TEST_F_TIMEOUT(savic_page, moved, TIMEOUT_SECS)
 	vcpu_arch_set_entry_point(t->vcpu, guest_moves);
 	vm_sev_launch(t->vm, snp_default_policy(), NULL);
 	for (i = 0; i < NR_MOVES; i++)
-		zap_page(addr_gpa2hva(t->vm, run_to_page(t->vcpu)));
+		zap_page(addr_gpa2hva(t->vm, savic_vcpu_run_to_sync(t->vcpu)));
 	EXPECT_FALSE(savic_vcpu_run(t->vcpu));
 }
 
@@ -507,7 +491,7 @@ TEST_F_TIMEOUT(savic_pages, of_two, TIMEOUT_SECS)
 	vcpu_arch_set_entry_point(vcpus[1], guest_second_user);
 	vm_sev_launch(t.vm, snp_default_policy(), NULL);
 	pthread_create(&threads[1], NULL, savic_vcpu_thread, vcpus[1]);
-	t.page = run_to_page(vcpus[0]);
+	t.page = savic_vcpu_run_to_sync(vcpus[0]);
 	pthread_create(&threads[0], NULL, savic_vcpu_thread, vcpus[0]);
 
 	for (i = 0; i < 2 * NR_SHARED_ROUNDS; i++) {
@@ -522,12 +506,6 @@ TEST_F_TIMEOUT(savic_pages, of_two, TIMEOUT_SECS)
 	pthread_join(threads[1], NULL);
 	savic_send_msi(t.vm, 0, STOP_VECTOR);
 	pthread_join(threads[0], NULL);
-}
-
-static void *run_to_sync(void *vcpu)
-{
-	TEST_ASSERT(savic_vcpu_run(vcpu), "Unexpected GUEST_DONE()");
-	return NULL;
 }
 
 /*
@@ -547,7 +525,7 @@ TEST_F_TIMEOUT(savic_pages, registered_for_sleeper, TIMEOUT_SECS)
 	EXPECT_TRUE(savic_vcpu_run(registrar));
 	EXPECT_TRUE(savic_vcpu_run(sleeper));
 	savic_send_msi(self->vm, 1, WAKE_VECTOR);
-	pthread_create(&thread, NULL, run_to_sync, sleeper);
+	pthread_create(&thread, NULL, savic_vcpu_thread_to_sync, sleeper);
 	/* If there is an exit right before it halts, then it waits for the next vector only. */
 	savic_wait_until_blocked(sleeper);
 	EXPECT_TRUE(savic_vcpu_run(registrar));

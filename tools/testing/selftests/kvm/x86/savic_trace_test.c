@@ -169,18 +169,6 @@ static void launch(struct test_vm *t, void *sender, void *target)
 	vm_sev_launch(t->vm, snp_default_policy(), NULL);
 }
 
-/* Until the next GUEST_SYNC(), of which this is the argument. */
-static u64 run(struct kvm_vcpu *vcpu)
-{
-	struct ucall uc;
-
-	vcpu_run(vcpu);
-	if (get_ucall(vcpu, &uc) == UCALL_ABORT)
-		REPORT_GUEST_ASSERT(uc);
-	TEST_ASSERT(uc.cmd == UCALL_SYNC, "Unexpected ucall %lu", uc.cmd);
-	return uc.args[1];
-}
-
 static void finish(struct test_vm *t, struct kvm_vcpu *vcpu)
 {
 	TEST_ASSERT(!savic_vcpu_run(vcpu), "Unexpected GUEST_SYNC()");
@@ -208,22 +196,22 @@ TEST_F_TIMEOUT(savic_trace, posted, TIMEOUT_SECS)
 	struct test_vm *t = &self->t;
 
 	launch(t, guest_posted, NULL);
-	run(t->vcpus[0]);
+	savic_vcpu_run_to_sync(t->vcpus[0]);
 	trace_only(t, "post", "notify", "request_irr", "vmrun_done");
 
 	savic_send_msi(t->vm, 0, VECTOR);
 	trace_expect(t, "post: vcpu 0 vector 81 edge mode 0", "notify: vcpu 0 kick cpu [0-9]*");
-	run(t->vcpus[0]);
+	savic_vcpu_run_to_sync(t->vcpus[0]);
 	trace_expect(t, "request_irr: vcpu 0 " IRR_VECTOR,
 		     "vmrun_done: vcpu 0 request not taken, engine off exit_code 0x*");
-	run(t->vcpus[0]);
+	savic_vcpu_run_to_sync(t->vcpus[0]);
 	trace_expect(t, "vmrun_done: vcpu 0 request taken exit_code 0x*");
 
 	savic_send_msi(t->vm, 0, VECTOR);
 	savic_send_msi(t->vm, 0, MSI_LEVEL | LEVEL_VECTOR);
 	trace_expect(t, "post: vcpu 0 vector 81 edge mode 0", "notify: vcpu 0 kick cpu [0-9]*",
 		     "post: vcpu 0 vector 130 level mode 0", "notify: vcpu 0 kick cpu [0-9]*");
-	run(t->vcpus[0]);
+	savic_vcpu_run_to_sync(t->vcpus[0]);
 	trace_expect(t, "request_irr: vcpu 0 " IRR_BOTH_VECTORS,
 		     "vmrun_done: vcpu 0 request taken exit_code 0x*");
 
@@ -260,16 +248,16 @@ TEST_F_TIMEOUT(savic_trace, ipi, TIMEOUT_SECS)
 	struct test_vm *t = &self->t;
 
 	launch(t, guest_sends, NULL);
-	run(t->vcpus[SENDER]);
+	savic_vcpu_run_to_sync(t->vcpus[SENDER]);
 	trace_only(t, "ipi", "notify", "post");
 
-	run(t->vcpus[SENDER]);
+	savic_vcpu_run_to_sync(t->vcpus[SENDER]);
 	trace_expect(t, "ipi: vcpu 0 icr 0x0000000000040051", "notify: vcpu 0 none cpu [0-9]*");
-	run(t->vcpus[SENDER]);
+	savic_vcpu_run_to_sync(t->vcpus[SENDER]);
 	trace_expect(t, "ipi: vcpu 0 icr 0x0000000100000051", "notify: vcpu 1 wake cpu *");
-	run(t->vcpus[SENDER]);
+	savic_vcpu_run_to_sync(t->vcpus[SENDER]);
 	trace_expect(t, "ipi: vcpu 0 icr 0x0000000100000400", "notify: vcpu 1 kick cpu *");
-	run(t->vcpus[SENDER]);
+	savic_vcpu_run_to_sync(t->vcpus[SENDER]);
 	trace_expect(t, "ipi: vcpu 0 icr 0x0000000100000051 forwarded",
 		     "post: vcpu 1 vector 81 edge mode 0", "notify: vcpu 1 kick cpu *");
 	finish(t, t->vcpus[SENDER]);
@@ -321,13 +309,13 @@ TEST_F_TIMEOUT(savic_trace, running, TIMEOUT_SECS)
 	pthread_t thread;
 
 	launch(t, guest_sends_often, guest_spins);
-	run(t->vcpus[TARGET]);
-	run(t->vcpus[SENDER]);
+	savic_vcpu_run_to_sync(t->vcpus[TARGET]);
+	savic_vcpu_run_to_sync(t->vcpus[SENDER]);
 	pthread_create(&thread, NULL, savic_vcpu_thread, t->vcpus[TARGET]);
 
 	trace_only(t, "notify");
 	do {
-		run(t->vcpus[SENDER]);
+		savic_vcpu_run_to_sync(t->vcpus[SENDER]);
 	} while (!trace_has(t, "notify: vcpu 1 doorbell cpu [0-9]*"));
 
 	/* One that isn't allowed, the sender counts the other's interrupts. */
@@ -366,17 +354,17 @@ TEST_F_TIMEOUT(savic_trace, eoi, TIMEOUT_SECS)
 
 	vm_install_exception_handler(t->vm, LINE_VECTOR, savic_irq_handler);
 	launch(t, guest_eois, NULL);
-	run(t->vcpus[0]);
+	savic_vcpu_run_to_sync(t->vcpus[0]);
 	trace_only(t, "eoi", "missing_eoi");
 
 	savic_send_msi(t->vm, 0, MSI_LEVEL | LEVEL_VECTOR);
-	run(t->vcpus[0]);
+	savic_vcpu_run_to_sync(t->vcpus[0]);
 	trace_expect(t, "eoi: vcpu 0 vector 130");
-	run(t->vcpus[0]);
+	savic_vcpu_run_to_sync(t->vcpus[0]);
 	trace_expect(t, "eoi: vcpu 0 vector -1");
 
 	kvm_irq_line(t->vm, LINE_GSI, 1);
-	run(t->vcpus[0]);
+	savic_vcpu_run_to_sync(t->vcpus[0]);
 	trace_expect(t, "missing_eoi: vcpu 0 vector 131", "eoi: vcpu 0 vector 131");
 	finish(t, t->vcpus[0]);
 }
@@ -398,10 +386,10 @@ TEST_F_TIMEOUT(savic_trace, nmi, TIMEOUT_SECS)
 
 	launch(t, guest_nmi, NULL);
 	trace_only(t, "nmi");
-	run(t->vcpus[0]);
+	savic_vcpu_run_to_sync(t->vcpus[0]);
 
 	vcpu_ioctl(t->vcpus[0], KVM_NMI, NULL);
-	run(t->vcpus[0]);
+	savic_vcpu_run_to_sync(t->vcpus[0]);
 	trace_expect(t, "nmi: vcpu 0");
 	finish(t, t->vcpus[0]);
 }
@@ -445,14 +433,14 @@ TEST_F_TIMEOUT(savic_trace, timer_advance, TIMEOUT_SECS)
 
 	vcpu_args_set(vcpu, 1, (u64)__vcpu_ioctl(vcpu, KVM_GET_TSC_KHZ, NULL));
 	launch(t, guest_deadlines, NULL);
-	run(vcpu);
+	savic_vcpu_run_to_sync(vcpu);
 	trace_write(t, "events/kvm/kvm_wait_lapic_expire/enable", "1");
-	run(vcpu);
+	savic_vcpu_run_to_sync(vcpu);
 	trace_expect(t, "wait_lapic_expire: vcpu 0: delta *");
-	run(vcpu);
+	savic_vcpu_run_to_sync(vcpu);
 	/* By now it has expired for KVM, too.  If not, then it is still masked when it does. */
 	usleep(25000);
-	run(vcpu);
+	savic_vcpu_run_to_sync(vcpu);
 	trace_expect(t, NULL);
 	finish(t, vcpu);
 }
@@ -492,9 +480,9 @@ TEST_F_TIMEOUT(savic_trace, page, TIMEOUT_SECS)
 	int r;
 
 	launch(t, guest_pages, NULL);
-	gpa = run(vcpu);
+	gpa = savic_vcpu_run_to_sync(vcpu);
 	trace_only(t, "register", "load_page");
-	run(vcpu);
+	savic_vcpu_run_to_sync(vcpu);
 	trace_expect(t, event("register: vcpu 0 register gpa %#lx for vcpu 0", gpa),
 		     event("load_page: vcpu 0 gpa %#lx ret 0", gpa));
 
@@ -503,15 +491,15 @@ TEST_F_TIMEOUT(savic_trace, page, TIMEOUT_SECS)
 	TEST_ASSERT(r == -1 && errno == EFAULT, "KVM_RUN: %d, errno %d", r, errno);
 	trace_expect(t, event("load_page: vcpu 0 gpa %#lx ret -%d", gpa, EFAULT));
 	vm_mem_set_private(t->vm, gpa, PAGE_SIZE);
-	run(vcpu);
+	savic_vcpu_run_to_sync(vcpu);
 	trace_expect(t, event("load_page: vcpu 0 gpa %#lx ret 0", gpa));
 
 	trace_only(t, "register");
-	next = run(vcpu);
+	next = savic_vcpu_run_to_sync(vcpu);
 	trace_expect(t, event("register: vcpu 0 unregister gpa %#lx for vcpu 0", gpa));
-	run(vcpu);
+	savic_vcpu_run_to_sync(vcpu);
 	trace_expect(t, event("register: vcpu 0 register gpa %#lx for vcpu 1", next));
-	run(vcpu);
+	savic_vcpu_run_to_sync(vcpu);
 	trace_expect(t, event("register: vcpu 0 unregister gpa %#lx for vcpu 1", next));
 	finish(t, vcpu);
 }

@@ -41,7 +41,9 @@ struct kvm_vm *vm_savic_create_with_ids(u32 nr_vcpus, const u32 ids[], void *gue
 void savic_set_pages(struct kvm_vm *vm, gva_t gva, u32 nr_pages);
 bool savic_vcpu_run(struct kvm_vcpu *vcpu);
 bool savic_check_ucall(struct kvm_vcpu *vcpu);
+u64 savic_vcpu_run_to_sync(struct kvm_vcpu *vcpu);
 void *savic_vcpu_thread(void *vcpu);
+void *savic_vcpu_thread_to_sync(void *vcpu);
 void savic_send_msi(struct kvm_vm *vm, u32 apic_id, u32 data);
 void savic_wait_until_blocked(struct kvm_vcpu *vcpu);
 

@@ -100,22 +100,27 @@ struct kvm_vm *vm_savic_create_with_ids(u32 nr_vcpus, const u32 ids[], void *gue
 	return create(nr_vcpus, ids, guest_code, vcpus, false, 0);
 }
 
-/* Why KVM_RUN has returned: at a GUEST_SYNC(), true, or GUEST_DONE(), false. */
-bool savic_check_ucall(struct kvm_vcpu *vcpu)
+static bool check_ucall(struct kvm_vcpu *vcpu, struct ucall *uc)
 {
-	struct ucall uc;
-
-	switch (get_ucall(vcpu, &uc)) {
+	switch (get_ucall(vcpu, uc)) {
 	case UCALL_SYNC:
 		return true;
 	case UCALL_DONE:
 		return false;
 	case UCALL_ABORT:
-		REPORT_GUEST_ASSERT(uc);
+		REPORT_GUEST_ASSERT(*uc);
 	default:
 		TEST_FAIL("vCPU %u: unexpected exit: %s", vcpu->id,
 			  exit_reason_str(vcpu->run->exit_reason));
 	}
+}
+
+/* Why KVM_RUN has returned: at a GUEST_SYNC(), true, or GUEST_DONE(), false. */
+bool savic_check_ucall(struct kvm_vcpu *vcpu)
+{
+	struct ucall uc;
+
+	return check_ucall(vcpu, &uc);
 }
 
 /* Returns at the next GUEST_SYNC(), true, or GUEST_DONE(), false. */
@@ -125,10 +130,27 @@ bool savic_vcpu_run(struct kvm_vcpu *vcpu)
 	return savic_check_ucall(vcpu);
 }
 
+/* Returns the argument of the next GUEST_SYNC(), which has to come. */
+u64 savic_vcpu_run_to_sync(struct kvm_vcpu *vcpu)
+{
+	struct ucall uc;
+
+	vcpu_run(vcpu);
+	TEST_ASSERT(check_ucall(vcpu, &uc), "Unexpected GUEST_DONE()");
+	return uc.args[1];
+}
+
 /* For pthread_create(). */
 void *savic_vcpu_thread(void *vcpu)
 {
 	TEST_ASSERT(!savic_vcpu_run(vcpu), "Unexpected GUEST_SYNC()");
+	return NULL;
+}
+
+/* For pthread_create(), if the guest goes on after that. */
+void *savic_vcpu_thread_to_sync(void *vcpu)
+{
+	savic_vcpu_run_to_sync(vcpu);
 	return NULL;
 }
 
