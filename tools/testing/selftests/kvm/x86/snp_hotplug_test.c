@@ -254,6 +254,12 @@ static struct kvm_vcpu *launch_and_add(struct kvm_vcpu *creator, void *guest_cod
 	return ap;
 }
 
+/* KVM doesn't send to a new vCPU before that. */
+static void set_x2apic_mode(struct kvm_vcpu *vcpu)
+{
+	vcpu_set_msr(vcpu, MSR_IA32_APICBASE, MSR_IA32_APICBASE_ENABLE | MSR_IA32_APICBASE_EXTD);
+}
+
 /* AP Creation wakes a vCPU that sleeps in KVM_RUN. */
 TEST_F_TIMEOUT(snp_hotplug, create, TIMEOUT_SECS)
 {
@@ -300,9 +306,7 @@ TEST_F_TIMEOUT(snp_hotplug, create_on_init, TIMEOUT_SECS)
 	pthread_t thread;
 
 	self->ap = launch_and_add(self->creator, guest_init_sipi);
-	/* KVM doesn't send to a new vCPU before its APIC's mode is set. */
-	vcpu_set_msr(self->ap, MSR_IA32_APICBASE,
-		     MSR_IA32_APICBASE_ENABLE | MSR_IA32_APICBASE_EXTD);
+	set_x2apic_mode(self->ap);
 	pthread_create(&thread, NULL, ap_thread, self->ap);
 	savic_wait_until_blocked(self->ap);
 	EXPECT_TRUE(savic_vcpu_run(self->creator));
@@ -314,8 +318,7 @@ static struct kvm_vcpu *add_and_send_init(struct kvm_vcpu *creator)
 {
 	struct kvm_vcpu *ap = launch_and_add(creator, guest_init);
 
-	/* See create_on_init. */
-	vcpu_set_msr(ap, MSR_IA32_APICBASE, MSR_IA32_APICBASE_ENABLE | MSR_IA32_APICBASE_EXTD);
+	set_x2apic_mode(ap);
 	TEST_ASSERT(savic_vcpu_run(creator), "Unexpected GUEST_DONE()");
 	return ap;
 }
@@ -367,9 +370,7 @@ TEST_F_TIMEOUT(savic_hotplug, interrupts, TIMEOUT_SECS)
 	pthread_t thread;
 
 	self->ap = launch_and_add(self->creator, guest_savic_creator);
-	/* KVM doesn't send to a new vCPU before its APIC's mode is set. */
-	vcpu_set_msr(self->ap, MSR_IA32_APICBASE,
-		     MSR_IA32_APICBASE_ENABLE | MSR_IA32_APICBASE_EXTD);
+	set_x2apic_mode(self->ap);
 	EXPECT_TRUE(savic_vcpu_run(self->creator));
 	savic_send_msi(self->vm, AP_ID, MSI_VECTOR);
 
