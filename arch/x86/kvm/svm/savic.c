@@ -240,20 +240,15 @@ void savic_deliver_interrupt(struct kvm_vcpu *vcpu, int trig_mode, int vector)
 		return;
 	}
 
-	if (trig_mode) {
+	if (trig_mode)
 		set_bit(vector, savic->level);
 
-		/*
-		 * The guest can't EOI what isn't pending yet.  Pairs with the
-		 * xchg() in savic_request_irr() (level-before-pending).
-		 */
-		smp_mb__after_atomic();
-	}
-
 	/*
+	 * The guest can't EOI what isn't pending yet.  Pairs with the xchg() in
+	 * savic_request_irr() (level-before-pending).
+	 *
 	 * Whoever posts because of a new VMSA makes the vector visible after the
-	 * request for that VMSA.  Pairs with smp_rmb() in savic_request_irr()
-	 * (post-after-creation).
+	 * request for that VMSA.  Pairs with smp_rmb() there (post-after-creation).
 	 */
 	smp_mb__before_atomic();
 	set_bit(vector, savic->pending);
