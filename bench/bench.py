@@ -36,6 +36,20 @@ def selftest_program(name):
     return program
 
 
+def counted(name, kernel, program, argument, *options):
+    """Run a program on a host with one CPU, whose TSC counts instructions: [(words before the number, number)] of its "@@" lines."""
+    done = subprocess.run([f"{REPO}/scripts/machine", "-t", "400", "--icount", "--smp", "1", "-l", f"{BUILD}/log/bench.log",
+                           "-k", f"{BUILD}/{kernel}/arch/x86/boot/bzImage", "-f", f"{name}={program}", *options,
+                           # Until the kernel has settled on its clock; a thread of ours is never to be throttled.
+                           "sleep 10; echo -1 >/proc/sys/kernel/sched_rt_runtime_us;"
+                           f"chmod +x /{name}; /{name} {argument}"], stdout=subprocess.PIPE, text=True, check=False)
+    found = [(m[1], int(m[2])) for m in re.finditer(r"@@ (.+) (\d+)", done.stdout)]
+    if done.returncode or not found:
+        print(done.stdout, file=sys.stderr)
+        sys.exit(f"{os.path.basename(sys.argv[0])}: {name} {argument} failed on {kernel} with status {done.returncode}")
+    return found
+
+
 FIRMWARE = ["-L", "/usr/share/seabios", "-L", "/usr/share/qemu"]
 
 
