@@ -366,6 +366,9 @@ FAULTS = [
          "!M && svm->vcpu.arch.apic->lapic_timer.expired_tscdeadline")]),
     ("12", "KVM doesn't wait for the deadline", "savic_trace_test timer_advance", [
         ("savic_forget_deadline:if (!control->update_irr ||", "if (M || !control->update_irr ||")]),
+    ("14", "a guest without Secure AVIC is told what its request for that lacks", "savic_test not_selected", [
+        ("sev.c:sev_es_are_required_ghcb_fields_valid:\tcase SVM_VMGEXIT_AP_CREATION:",
+         "\tcase SVM_VMGEXIT_SAVIC:\n\t\treturn !M || kvm_ghcb_rax_is_valid(svm);\n\tcase SVM_VMGEXIT_AP_CREATION:")]),
     ("15", "AP Creation doesn't start a vCPU that waits for SIPI", "snp_hotplug_test create_instead_of_sipi", [
         ("x86.c:vcpu_block:if (kvm_check_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, vcpu))",
          "if (!M && kvm_check_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, vcpu))")]),
@@ -373,6 +376,8 @@ FAULTS = [
         ("sev.c:sev_snp_init_protected_guest_state:\tif (kvm_test_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, vcpu))\n\t\treturn;",
          "\tif (M)\n\t\tkvm_clear_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, vcpu);\n"
          "\tif (kvm_test_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, vcpu))\n\t\treturn;")]),
+    ("10", "what is discarded is traced as taken", "savic_trace_test discarded", [
+        ("savic_discard_irr:svm->savic->irr_in_flight = false;", "svm->savic->irr_in_flight = M && svm->savic->irr_in_flight;")]),
     ("12", "a vCPU leaves its timer on the CPU that it leaves", "savic_timer_test migrated", [
         ("lapic.c:__kvm_migrate_apic_timer:if (hrtimer_cancel(timer))", "if (hrtimer_cancel(timer) && !M)")]),
 

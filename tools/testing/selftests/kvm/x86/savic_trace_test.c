@@ -221,6 +221,37 @@ TEST_F_TIMEOUT(savic_trace, posted, TIMEOUT_SECS)
 	finish(t, t->vcpus[0]);
 }
 
+static void guest_discards(void)
+{
+	gpa_t gpa;
+
+	GUEST_ASSERT_EQ(savic_register_page(SVM_VMGEXIT_SAVIC_SELF_GPA, savic_page_gpa(0), NULL),
+			GHCB_OK);
+	GUEST_SYNC(0);
+	GUEST_SYNC(0);
+	GUEST_ASSERT_EQ(savic_unregister_page(SVM_VMGEXIT_SAVIC_SELF_GPA, &gpa), GHCB_OK);
+	GUEST_SYNC(0);
+	GUEST_DONE();
+}
+
+/* What is discarded before hardware takes it isn't shown as taken. */
+TEST_F_TIMEOUT(savic_trace, discarded, TIMEOUT_SECS)
+{
+	struct test_vm *t = &self->t;
+
+	launch(t, guest_discards, NULL);
+	savic_vcpu_run_to_sync(t->vcpus[0]);
+	trace_only(t, "request_irr", "vmrun_done");
+
+	savic_send_msi(t->vm, 0, VECTOR);
+	savic_vcpu_run_to_sync(t->vcpus[0]);
+	trace_expect(t, "request_irr: vcpu 0 " IRR_VECTOR,
+		     "vmrun_done: vcpu 0 request not taken, engine off exit_code 0x*");
+	savic_vcpu_run_to_sync(t->vcpus[0]);
+	trace_expect(t, NULL);
+	finish(t, t->vcpus[0]);
+}
+
 static void send_ipi(u64 icr)
 {
 	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), icr), GHCB_OK);
