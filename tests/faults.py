@@ -64,6 +64,10 @@ FAULTS = [
     ("2 8", "a backing page is registered for an index", "savic_ipi_test pages", [
         ("savic_handle_register:target = kvm_get_vcpu_by_id(vcpu->kvm, apic_id);",
          "target = M ? kvm_get_vcpu(vcpu->kvm, apic_id) : kvm_get_vcpu_by_id(vcpu->kvm, apic_id);")]),
+    ("8", "a 2M page is not split", "savic_hugepage_test neighbour_converted", [
+        ("savic_split_page:if (!snp_lookup_rmpentry(", "if (!M && !snp_lookup_rmpentry(")]),
+    ("8", "a 2M page that is split is not zapped", "savic_hugepage_test neighbour_converted", [
+        ("savic_split_page:\t\tkvm_zap_gfn_range(", "\t\tif (!M)\n\t\t\tkvm_zap_gfn_range(")]),
     ("8", "the vCPU whose index is the ID loses the page", "savic_ipi_test pages", [
         ("savic_invalidate_range:\t\tvcpu->stat.savic_page_losses++;",
          "\t\tvcpu->stat.savic_page_losses++;\n\t\tif (M) {\n\t\t\t__set_bit(vcpu->vcpu_id, vcpus);\n\t\t\tcontinue;\n\t\t}")]),

@@ -1110,10 +1110,10 @@ void savic_page_lost(struct kvm_vcpu *vcpu)
 }
 
 /*
- * If the page is part of a 2M page then split that before the page is used.  KVM does
- * so sooner or later, when the guest asks for another part of it, and the RMP entry and
- * the mapping differ in size between PSMASH and the zap: a fault on the backing page,
- * from which hardware can't recover.  RMP entries that are assigned don't grow.
+ * If the page is part of a 2M page of the RMP then split that before the page is used.  KVM
+ * does so sooner or later, when the guest asks for another part of it, and zaps its mapping:
+ * a fault on the backing page, from which hardware can't recover.  RMP entries that are
+ * assigned don't grow.
  *
  * guest_memfd has no such pages yet.
  *
@@ -1122,6 +1122,7 @@ void savic_page_lost(struct kvm_vcpu *vcpu)
 static int savic_split_page(struct kvm *kvm, gfn_t gfn)
 {
 	struct kvm_memory_slot *slot = gfn_to_memslot(kvm, gfn);
+	struct kvm_sev_info *sev = to_kvm_sev_info(kvm);
 	struct page *page;
 	bool assigned;
 	int level, r = 0;
@@ -1131,17 +1132,21 @@ static int savic_split_page(struct kvm *kvm, gfn_t gfn)
 	    kvm_gmem_get_pfn(kvm, slot, gfn, &pfn, &page, NULL))
 		return 0;
 
+	/*
+	 * If somebody else has just split it then there may be a fault that saw the 2M
+	 * page, and hasn't mapped it yet.  That is over when they unlock.
+	 */
+	mutex_lock(&sev->psmash_mutex);
 	if (!snp_lookup_rmpentry(pfn, &assigned, &level) && assigned &&
 	    level > PG_LEVEL_4K) {
-		/* Another vCPU may just have done the same. */
-		if (snp_rmptable_psmash(pfn) &&
-		    (snp_lookup_rmpentry(pfn, &assigned, &level) || level > PG_LEVEL_4K))
+		if (snp_rmptable_psmash(pfn))
 			r = -EIO;
 
 		/* All of it, as another backing page may be in there. */
 		gfn = ALIGN_DOWN(gfn, KVM_PAGES_PER_HPAGE(PG_LEVEL_2M));
 		kvm_zap_gfn_range(kvm, gfn, gfn + KVM_PAGES_PER_HPAGE(PG_LEVEL_2M));
 	}
+	mutex_unlock(&sev->psmash_mutex);
 
 	kvm_release_page_unused(page);
 	return r;

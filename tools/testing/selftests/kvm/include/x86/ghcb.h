@@ -106,6 +106,9 @@ void ghcb_outs(u16 port, const void *data, u32 len);
 void snp_set_page_shared(gpa_t gpa, gva_t private_gva);
 void snp_set_page_private(gpa_t gpa, gva_t private_gva);
 
+/* Validates 2M that the host has given to the guest.  False if not as one page of the RMP. */
+bool snp_validate_large_page(gva_t gva);
+
 /* Terminates the VM, with KVM_EXIT_SYSTEM_EVENT and KVM_SYSTEM_EVENT_SEV_TERM. */
 void __noreturn ghcb_terminate(void);
 

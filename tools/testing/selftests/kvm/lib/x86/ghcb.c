@@ -26,6 +26,9 @@ struct ghcb_page {
 kvm_static_assert(sizeof(struct ghcb_page) == 4096);
 kvm_static_assert(offsetof(struct ghcb_page, shared_buffer) == 0x800);
 
+/* APM volume 3, PVALIDATE. */
+#define PVALIDATE_FAIL_SIZEMISMATCH	6
+
 #define GHCB_PROTOCOL_VERSION	2
 
 /* Offsets in the save area. */
@@ -281,17 +284,18 @@ void ghcb_outs(u16 port, const void *data, u32 len)
 		ghcb_terminate();
 }
 
-static void pvalidate(gva_t gva, bool validate)
+/* Returns the instruction's return code; a page that it takes was in the other state before. */
+static u32 pvalidate(gva_t gva, bool large, bool validate)
 {
 	bool no_change;
 	u32 ret;
 
 	asm volatile("pvalidate"
 		     : "=@ccc" (no_change), "=a" (ret)
-		     : "a" (gva), "c" (0), "d" (validate)
+		     : "a" (gva), "c" (large), "d" (validate)
 		     : "memory");
-	GUEST_ASSERT_EQ(ret, 0u);
-	GUEST_ASSERT(!no_change);
+	GUEST_ASSERT(ret || !no_change);
+	return ret;
 }
 
 static void snp_page_state_change(gpa_t gpa, u64 operation)
@@ -303,12 +307,20 @@ static void snp_page_state_change(gpa_t gpa, u64 operation)
 
 void snp_set_page_shared(gpa_t gpa, gva_t private_gva)
 {
-	pvalidate(private_gva, false);
+	GUEST_ASSERT_EQ(pvalidate(private_gva, false, false), 0u);
 	snp_page_state_change(gpa, 2);
 }
 
 void snp_set_page_private(gpa_t gpa, gva_t private_gva)
 {
 	snp_page_state_change(gpa, 1);
-	pvalidate(private_gva, true);
+	GUEST_ASSERT_EQ(pvalidate(private_gva, false, true), 0u);
+}
+
+bool snp_validate_large_page(gva_t gva)
+{
+	u32 ret = pvalidate(gva, true, true);
+
+	GUEST_ASSERT(!ret || ret == PVALIDATE_FAIL_SIZEMISMATCH);
+	return !ret;
 }
