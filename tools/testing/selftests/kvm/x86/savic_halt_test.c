@@ -44,6 +44,7 @@
 /* Guest only: in memory that host and guest share. */
 static bool *stop;
 
+/* Returns with interrupts off, for savic_wait_for_irqs(). */
 static void halt_until_stopped(void)
 {
 	int i;
@@ -53,6 +54,7 @@ static void halt_until_stopped(void)
 			safe_halt();
 		GUEST_SYNC(1);
 	}
+	cli();
 }
 
 static void x2apic_enable_with_page(void)
@@ -68,9 +70,9 @@ static void guest_engine_off(void)
 	GUEST_SYNC(0);
 	halt_until_stopped();
 
-	/* What has been waiting all the time. */
+	/* What has been waiting all the time.  The next VMRUN may be right after that. */
+	savic_set_vector(0, SAVIC_ALLOWED_IRR, VECTOR);
 	savic_enable();
-	savic_allow_vector(VECTOR);
 	savic_wait_for_irqs(VECTOR, 1);
 	GUEST_DONE();
 }
@@ -96,9 +98,10 @@ static void guest_no_page(void)
 	GUEST_SYNC(0);
 	for (i = 0; i < NR_WAKEUPS; i++)
 		safe_halt();
+	cli();
 
+	savic_set_vector(0, SAVIC_ALLOWED_IRR, VECTOR);
 	savic_enable();
-	savic_allow_vector(VECTOR);
 	savic_wait_for_irqs(VECTOR, 1);
 	GUEST_DONE();
 }
@@ -128,8 +131,10 @@ static void guest_masked_level(void)
 {
 	mask_level();
 	GUEST_SYNC(0);
-	while (!savic_nr_irqs(0, STOP_VECTOR))
+	while (!savic_nr_irqs(0, STOP_VECTOR)) {
 		safe_halt();
+		cli();
+	}
 	GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), 0u);
 	GUEST_DONE();
 }
