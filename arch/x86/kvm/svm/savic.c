@@ -428,11 +428,8 @@ static void savic_forget_deadline(struct vcpu_svm *svm)
  * Called with IRQs disabled and mode IN_GUEST_MODE, nothing between here and
  * VMRUN can fail.  What hardware doesn't take, because the engine is off or
  * because VMRUN fails, stays in the VMCB for the next VMRUN.
- *
- * Return: 0, so that the caller can end with this call and needn't save registers for
- * it, which other guests would pay for.
  */
-int savic_prepare_vmrun(struct vcpu_svm *svm)
+void savic_prepare_vmrun(struct vcpu_svm *svm)
 {
 	struct vmcb_control_area *control = &svm->vmcb->control;
 	struct savic *savic = svm->savic;
@@ -467,7 +464,6 @@ int savic_prepare_vmrun(struct vcpu_svm *svm)
 	/* Before kvm_wait_lapic_expire(). */
 	if (unlikely(svm->vcpu.arch.apic->lapic_timer.expired_tscdeadline))
 		savic_forget_deadline(svm);
-	return 0;
 }
 
 /**

@@ -125,7 +125,7 @@ void savic_deliver_interrupt(struct kvm_vcpu *vcpu, int trig_mode, int vector);
 bool savic_interrupt_blocked(struct kvm_vcpu *vcpu);
 bool savic_nmi_allowed(struct kvm_vcpu *vcpu);
 bool savic_has_interrupt(struct kvm_vcpu *vcpu);
-int savic_prepare_vmrun(struct vcpu_svm *svm);
+void savic_prepare_vmrun(struct vcpu_svm *svm);
 void savic_complete_vmrun(struct vcpu_svm *svm);
 
 int savic_handle_vmgexit(struct kvm_vcpu *vcpu);
