@@ -43,7 +43,7 @@ say()
 }
 
 # logged NAME TEXT COMMAND...: run COMMAND with its output in build/log/NAME.log; if
-# it fails, show the end of that and stop with TEXT.
+# it fails, show the end of that and stop with TEXT. All in one line with $briefly, for sources that are not ours.
 logged()
 {
 	logfile=$log/$1.log
@@ -51,6 +51,8 @@ logged()
 	shift 2
 	mkdir -p "$log"
 	if ! "$@" >"$logfile" 2>&1 </dev/null; then
+		[ -z "${briefly-}" ] || die "$whatfor: $(grep -m 1 -iE '(error|fatal|cannot|failed)' "$logfile" || tail -n 1 "$logfile");" \
+			"the whole output is in ${logfile#"$repo"/}"
 		grep -iE '(error|fatal|cannot|failed)' "$logfile" | tail -n 5 >&2
 		die "$whatfor: failed; the whole output is in ${logfile#"$repo"/}"
 	fi

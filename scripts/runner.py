@@ -134,9 +134,11 @@ def boot(group, todo, outcome):
     console = f"{LOGS}/{group}-console.log"
     plain = todo[0].plain
     boot_time = BOOT_TIME * (DEBUG_SLOWDOWN if group in CHECKED else 1)
-    cmd = [f"{REPO}/scripts/machine", "-t", str(boot_time + sum(c.limit + 60 for c in todo)), "-l", console,
-           "-k", f"{REPO}/build/linux-{group}/arch/x86/boot/bzImage",
-           "-i", f"{REPO}/build/image/{'base' if group == 'base' else 'host'}.cpio"]
+    cmd = [f"{REPO}/scripts/machine", "-t", str(boot_time + sum(c.limit + 60 for c in todo)), "-l", console]
+    # The user's is scripts/machine's own choice, if there is one.
+    if group != "yours":
+        cmd += ["-k", f"{REPO}/build/linux-{group}/arch/x86/boot/bzImage",
+                "-i", f"{REPO}/build/image/{'base' if group == 'base' else 'host'}.cpio"]
     if group in CHECKED:
         cmd += ["-c", f"{REPO}/build/linux-{group}/modules.cpio"]
     cmd += ["-a", "kvm.force_emulation_prefix=1" + KERNEL_ARGS.get(group, "")] + (["--plain"] if plain else []) + [job]
