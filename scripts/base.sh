@@ -10,12 +10,29 @@ base_tree()
 	base_mounted tree/linux "$@"
 }
 
+# other_tree DIRECTORY ARGUMENT...: the same with another source of Linux, below build/.
+other_tree()
+{
+	other=$1
+	shift
+	mkdir -p "$build/tree/linux"
+	mounted_over "$other" tree/linux "$@"
+}
+
 # base_mounted DIRECTORY ARGUMENT...: the same for any directory below build/: DIRECTORY-base is
 # mounted in its place. Called for several in the same order each time.
 base_mounted()
 {
-	mounted=$1
+	over=$1
 	shift
+	mounted_over "$over-base" "$over" "$@"
+}
+
+# mounted_over SOURCE DIRECTORY ARGUMENT...: SOURCE in the place of DIRECTORY, both below build/.
+mounted_over()
+{
+	source=$1 mounted=$2
+	shift 2
 	case " ${SAVIC_MOUNTED-} " in
 	*" $mounted "*) return ;;
 	esac
@@ -23,5 +40,5 @@ base_mounted()
 	export SAVIC_MOUNTED
 	# shellcheck disable=SC2016 # the inner shell's arguments
 	exec unshare --mount --propagation unchanged sh -c 'mount --bind "$1" "$2" && shift 2 && exec "$@"' sh \
-		"$build/$mounted-base" "$build/$mounted" "$0" "$@"
+		"$build/$source" "$build/$mounted" "$0" "$@"
 }

@@ -9,6 +9,8 @@ export GIT_CONFIG_COUNT=4 \
 	GIT_CONFIG_KEY_1=diff.algorithm GIT_CONFIG_VALUE_1=histogram \
 	GIT_CONFIG_KEY_2=commit.gpgsign GIT_CONFIG_VALUE_2=false \
 	GIT_CONFIG_KEY_3=advice.detachedHead GIT_CONFIG_VALUE_3=false
+# No lines of progress: ours say what takes time.
+export GIT_PROGRESS_DELAY=86400
 export GIT_COMMITTER_NAME=savic GIT_COMMITTER_EMAIL=savic@localhost
 export GIT_AUTHOR_NAME=savic GIT_AUTHOR_EMAIL=savic@localhost
 

@@ -1,10 +1,11 @@
 # What the scripts share: where things are, how they talk. Sourced, never run.
 # SPDX-License-Identifier: GPL-2.0-only
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2034
 repo=${repo:-$(cd "$(dirname "$0")/.." && pwd)}
 build=$repo/build
 log=$build/log
 # shellcheck source=../versions
+linux_asked=${LINUX_PACKAGE-}
 . "$repo/versions"
 
 # die TEXT: one line that says what is wrong and what to do, then end.
@@ -13,6 +14,18 @@ die()
 	echo "savic: $*" >&2
 	exit 1
 }
+
+# LINUX_PACKAGE in the environment stands for the one in versions.
+case $linux_asked in
+"" | "$LINUX_PACKAGE") ;;
+linux-source-7.[01] | linux-source-[0-6].*)
+	die "LINUX_PACKAGE=$linux_asked: Linux 7.2 or newer, an older one isn't a guest with Secure AVIC" ;;
+linux-source-[0-9]*.*[0-9])
+	LINUX_PACKAGE=$linux_asked
+	LINUX_VERSION=${linux_asked#linux-source-}
+	;;
+*) die "LINUX_PACKAGE=$linux_asked: one of Debian's packages of Linux' source, like $LINUX_PACKAGE" ;;
+esac
 
 # inside ARGUMENT...: run this very script in the toolbox, unless we are there.
 inside()
@@ -30,7 +43,7 @@ say()
 }
 
 # logged NAME TEXT COMMAND...: run COMMAND with its output in build/log/NAME.log; if
-# it fails, show the end of that and stop with TEXT.
+# it fails, show the end of that and stop with TEXT. All in one line with $briefly, for sources that are not ours.
 logged()
 {
 	logfile=$log/$1.log
@@ -38,6 +51,8 @@ logged()
 	shift 2
 	mkdir -p "$log"
 	if ! "$@" >"$logfile" 2>&1 </dev/null; then
+		[ -z "${briefly-}" ] || die "$whatfor: $(grep -m 1 -iE '(error|fatal|cannot|failed)' "$logfile" || tail -n 1 "$logfile");" \
+			"the whole output is in ${logfile#"$repo"/}"
 		grep -iE '(error|fatal|cannot|failed)' "$logfile" | tail -n 5 >&2
 		die "$whatfor: failed; the whole output is in ${logfile#"$repo"/}"
 	fi
