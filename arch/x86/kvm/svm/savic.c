@@ -392,10 +392,11 @@ static bool savic_request_irr(struct vcpu_svm *svm)
 }
 
 /*
- * A second NMI can be handed to hardware only after the first was taken, i.e.
- * after VMRUN.  An exit that comes with VMRUN would be too early.
+ * Hardware holds one NMI that is pending, KVM another.  The second is merged with
+ * the first if the guest hasn't taken that yet, which KVM can't see.  So hand it
+ * over after an exit that the guest caused, or after this time (ns).
  */
-#define SAVIC_SECOND_NMI_DELAY	NSEC_PER_MSEC
+#define SAVIC_SECOND_NMI_DELAY	(5 * NSEC_PER_MSEC)
 
 /**
  * savic_request - hand what was posted to hardware
@@ -426,8 +427,10 @@ void savic_request(struct vcpu_svm *svm)
 	savic->nmi_in_flight = control->int_ctl & V_NMI_PENDING_MASK;
 	if (savic->nmi_in_flight) {
 		trace_kvm_savic_nmi(&svm->vcpu);
-		if (svm->vcpu.arch.nmi_pending)
-			savic_run_at(savic, ktime_add_ns(ktime_get(), SAVIC_SECOND_NMI_DELAY));
+		if (svm->vcpu.arch.nmi_pending) {
+			savic->second_nmi = ktime_add_ns(ktime_get(), SAVIC_SECOND_NMI_DELAY);
+			savic_run_at(savic, savic->second_nmi);
+		}
 	}
 
 	savic->in_flight = control->update_irr || savic->nmi_in_flight;
@@ -471,14 +474,15 @@ void savic_request_done(struct vcpu_svm *svm)
 
 	if (savic->nmi_in_flight && !nmi_left) {
 		vcpu->stat.savic_nmis++;
-
-		/* Hardware holds one pending NMI, KVM another. */
-		if (vcpu->arch.nmi_pending)
-			kvm_make_request(KVM_REQ_NMI, vcpu);
+		savic->nmi_in_flight = false;
 	}
 
-	savic->nmi_in_flight = nmi_left;
-	savic->in_flight = control->update_irr || nmi_left;
+	if (vcpu->arch.nmi_pending && !nmi_left &&
+	    (control->exit_code != SVM_EXIT_INTR ||
+	     !ktime_before(ktime_get(), savic->second_nmi)))
+		kvm_make_request(KVM_REQ_NMI, vcpu);
+
+	savic->in_flight = control->update_irr || nmi_left || vcpu->arch.nmi_pending;
 }
 
 /* Tell the guest, by one of GHCB_ERR_*, that its request isn't valid. */
@@ -538,13 +542,12 @@ static bool savic_icr_is_valid(struct kvm_vcpu *vcpu, u64 icr)
 static bool savic_send_ipi(struct kvm_vcpu *vcpu, u64 icr)
 {
 	bool nmi = (icr & APIC_MODE_MASK) == APIC_DM_NMI;
-	u32 shorthand = icr & APIC_SHORT_MASK;
 	DECLARE_BITMAP(vcpus, KVM_MAX_VCPUS);
 	struct kvm_lapic_irq irq = {
 		.delivery_mode	= APIC_DM_FIXED,
 		.dest_mode	= icr & APIC_DEST_MASK,
 		.dest_id	= icr >> 32,
-		.shorthand	= shorthand,
+		.shorthand	= icr & APIC_SHORT_MASK,
 	};
 	struct kvm_vcpu *target;
 	unsigned long i;
@@ -555,14 +558,18 @@ static bool savic_send_ipi(struct kvm_vcpu *vcpu, u64 icr)
 	vcpu->stat.savic_ipis++;
 	trace_kvm_savic_ipi(vcpu, icr, false);
 
-	if (shorthand == APIC_DEST_SELF) {
+	if (irq.shorthand == APIC_DEST_SELF) {
 		savic_look_again(vcpu, nmi);
 		return true;
 	}
 
+	/* Without the sender KVM would take the destination for an MSI's. */
+	if (irq.shorthand == APIC_DEST_NOSHORT && irq.dest_id == X2APIC_BROADCAST)
+		irq.shorthand = APIC_DEST_ALLINC;
+
 	bitmap_zero(vcpus, KVM_MAX_VCPUS);
 	kvm_bitmap_or_dest_vcpus(vcpu->kvm, &irq, vcpus);
-	if (shorthand == APIC_DEST_ALLBUT)
+	if (irq.shorthand == APIC_DEST_ALLBUT)
 		__clear_bit(vcpu->vcpu_idx, vcpus);
 
 	for_each_set_bit(i, vcpus, KVM_MAX_VCPUS) {

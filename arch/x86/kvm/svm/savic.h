@@ -44,11 +44,14 @@ struct savic {
 	DECLARE_BITMAP(pending, KVM_NR_INTERRUPTS);
 
 	/*
-	 * The VMCB had a vector or an NMI for the last VMRUN, and whether it had
-	 * an NMI.  Owned by the vCPU.
+	 * The VMCB had a vector or an NMI for the last VMRUN, or KVM holds an NMI.
+	 * And whether the VMCB had an NMI.  Owned by the vCPU.
 	 */
 	bool in_flight;
 	bool nmi_in_flight;
+
+	/* When the NMI that KVM holds may go to hardware.  Owned by the vCPU. */
+	ktime_t second_nmi;
 
 	/*
 	 * Level-triggered vectors that were posted and are not yet EOI'd.  A
