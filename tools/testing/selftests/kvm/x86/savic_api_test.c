@@ -12,6 +12,7 @@
 #include "ghcb.h"
 #include "kvm_test_harness.h"
 #include "kvm_util.h"
+#include "mce.h"
 #include "processor.h"
 #include "savic.h"
 #include "sev.h"
@@ -19,6 +20,9 @@
 
 #define VECTOR			0x51
 #define DENIED_VECTOR		0x61
+
+#define APIC_LVR_DIRECTED_EOI	BIT(24)
+#define MCG_STATUS_MCIP		BIT_ULL(2)
 
 /* Only to end a test that hangs. */
 #define TIMEOUT_SECS		120
@@ -133,23 +137,17 @@ TEST_F_TIMEOUT(savic_api, vcpu_ioctls, TIMEOUT_SECS)
 	EXPECT_EQ(events.nmi.pending, 0);
 }
 
-#define NR_INJECTED		3
-
 static void guest_not_injected(void)
 {
-	int i;
-
 	savic_enable();
 	savic_allow_vector(VECTOR);
-	for (i = 0; i < NR_INJECTED; i++) {
-		GUEST_SYNC(i);
-		sti_nop_cli();
-		GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), 0u);
-		GUEST_ASSERT_EQ(savic_nr_nmis(0), 0u);
-	}
+	GUEST_SYNC(0);
+	sti_nop_cli();
+	GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), 0u);
+	GUEST_ASSERT_EQ(savic_nr_nmis(0), 0u);
 
 	/* Two real NMIs. */
-	GUEST_SYNC(i);
+	GUEST_SYNC(1);
 	savic_settle();
 	savic_settle();
 	GUEST_ASSERT_EQ(savic_nr_nmis(0), 2u);
@@ -160,33 +158,70 @@ static void expect_no_events(struct kvm_vcpu *vcpu, struct kvm_vcpu_events *even
 {
 	vcpu_events_get(vcpu, events);
 	TEST_ASSERT_EQ(events->exception.injected, 0);
+	TEST_ASSERT_EQ(events->exception.pending, 0);
 	TEST_ASSERT_EQ(events->interrupt.injected, 0);
 	TEST_ASSERT_EQ(events->nmi.injected, 0);
 	TEST_ASSERT_EQ(events->nmi.masked, 0);
 }
 
-/* Hardware ignores what userspace would have KVM inject, and KVM forgets it. */
+/* Hardware would ignore what userspace would have KVM inject. */
+static void check_injection(struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_events none, events;
+	struct kvm_x86_mce mce = {
+		.status = MCI_STATUS_VAL | MCI_STATUS_UC | MCI_STATUS_EN,
+		.mcg_status = MCG_STATUS_MCIP,
+	};
+
+	expect_no_events(vcpu, &none);
+
+	events = none;
+	events.exception.injected = 1;
+	events.exception.nr = GP_VECTOR;
+	expect_errno(__vcpu_ioctl(vcpu, KVM_SET_VCPU_EVENTS, &events), EINVAL);
+
+	events = none;
+	events.flags |= KVM_VCPUEVENT_VALID_PAYLOAD;
+	events.exception.pending = 1;
+	events.exception.nr = GP_VECTOR;
+	expect_errno(__vcpu_ioctl(vcpu, KVM_SET_VCPU_EVENTS, &events), EINVAL);
+
+	events = none;
+	events.interrupt.injected = 1;
+	events.interrupt.nr = VECTOR;
+	expect_errno(__vcpu_ioctl(vcpu, KVM_SET_VCPU_EVENTS, &events), EINVAL);
+	events.interrupt.soft = 1;
+	expect_errno(__vcpu_ioctl(vcpu, KVM_SET_VCPU_EVENTS, &events), EINVAL);
+
+	events = none;
+	events.nmi.injected = 1;
+	expect_errno(__vcpu_ioctl(vcpu, KVM_SET_VCPU_EVENTS, &events), EINVAL);
+
+	/* #MC can't be injected.  An error without #MC is fine. */
+	expect_errno(__vcpu_ioctl(vcpu, KVM_X86_SET_MCE, &mce), EINVAL);
+	mce.status &= ~MCI_STATUS_UC;
+	vcpu_ioctl(vcpu, KVM_X86_SET_MCE, &mce);
+
+	expect_no_events(vcpu, &events);
+	vcpu_events_set(vcpu, &none);
+}
+
 TEST_F_TIMEOUT(savic_api, injected_events, TIMEOUT_SECS)
 {
-	struct kvm_vcpu_events events;
-	int i;
+	u64 mcg_cap = MCG_CTL_P | 1;
 
+	vm_enable_cap(self->vm, KVM_CAP_EXCEPTION_PAYLOAD, 1);
+	vcpu_ioctl(self->vcpu, KVM_X86_SETUP_MCE, &mcg_cap);
 	vm_install_exception_handler(self->vm, VECTOR, savic_irq_handler);
 	vm_install_exception_handler(self->vm, NMI_VECTOR, savic_nmi_handler);
 	vcpu_arch_set_entry_point(self->vcpu, guest_not_injected);
+	check_injection(self->vcpu);
 	vm_sev_launch(self->vm, snp_default_policy(), NULL);
-	for (i = 0; i < NR_INJECTED; i++) {
-		EXPECT_TRUE(savic_vcpu_run(self->vcpu));
-		expect_no_events(self->vcpu, &events);
-		events.exception.injected = i == 0;
-		events.exception.nr = GP_VECTOR;
-		events.nmi.injected = i == 1;
-		events.interrupt.injected = i == 2;
-		events.interrupt.nr = VECTOR;
-		vcpu_events_set(self->vcpu, &events);
-	}
+	check_injection(self->vcpu);
 	EXPECT_TRUE(savic_vcpu_run(self->vcpu));
-	expect_no_events(self->vcpu, &events);
+	check_injection(self->vcpu);
+	EXPECT_TRUE(savic_vcpu_run(self->vcpu));
+	check_injection(self->vcpu);
 
 	vcpu_ioctl(self->vcpu, KVM_NMI, NULL);
 	vcpu_ioctl(self->vcpu, KVM_NMI, NULL);
@@ -369,6 +404,73 @@ TEST_F_TIMEOUT(savic_api, move_and_copy, TIMEOUT_SECS)
 
 	EXPECT_TRUE(savic_vcpu_run(self->vcpu));
 	EXPECT_FALSE(savic_vcpu_run(self->vcpu));
+}
+
+/* CPUID says the same as KVM_X86_SEV_VMSA_FEATURES. */
+TEST(savic_cpuid)
+{
+	EXPECT_EQ(kvm_cpu_has(X86_FEATURE_SECURE_AVIC), kvm_has_savic());
+}
+
+static void guest_reads_lvr(void)
+{
+	x2apic_enable();
+	GUEST_ASSERT_EQ(rdmsr(X2APIC_MSR(APIC_LVR)) & APIC_LVR_DIRECTED_EOI, 0ul);
+	GUEST_DONE();
+}
+
+/* EOIs are always broadcast, as KVM can't see SPIV. */
+static void test_directed_eoi(struct kvm_vm *vm, struct kvm_vcpu *vcpu)
+{
+	const u64 flags[] = {
+		KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST,
+		KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST | KVM_X2APIC_API_USE_32BIT_IDS,
+	};
+	struct kvm_enable_cap cap = { .cap = KVM_CAP_X2APIC_API };
+	int i;
+
+	TEST_ASSERT(!(vm_check_cap(vm, KVM_CAP_X2APIC_API) &
+		      KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST),
+		    "KVM_CAP_X2APIC_API offers directed EOIs");
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		cap.args[0] = flags[i];
+		expect_errno(__vm_ioctl(vm, KVM_ENABLE_CAP, &cap), EINVAL);
+	}
+	vm_enable_cap(vm, KVM_CAP_X2APIC_API, KVM_X2APIC_API_USE_32BIT_IDS |
+					      KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK);
+	vm_sev_launch(vm, snp_default_policy(), NULL);
+	TEST_ASSERT(!savic_vcpu_run(vcpu), "Unexpected GUEST_SYNC()");
+}
+
+TEST_F_TIMEOUT(savic_api, directed_eoi, TIMEOUT_SECS)
+{
+	vcpu_arch_set_entry_point(self->vcpu, guest_reads_lvr);
+	test_directed_eoi(self->vm, self->vcpu);
+}
+
+TEST_F_TIMEOUT(savic_api_vm, directed_eoi_split, TIMEOUT_SECS)
+{
+	struct kvm_vcpu *vcpu;
+
+	self->vm = __vm_savic_create(1, guest_reads_lvr, &vcpu, true, 0);
+	test_directed_eoi(self->vm, vcpu);
+}
+
+/* Whatever userspace wants, the guest isn't told of what needs an APIC that KVM can see. */
+TEST_F_TIMEOUT(savic_api, pv_features, TIMEOUT_SECS)
+{
+	const u32 hidden = BIT(KVM_FEATURE_PV_EOI) | BIT(KVM_FEATURE_PV_SEND_IPI) |
+			   BIT(KVM_FEATURE_ASYNC_PF) | BIT(KVM_FEATURE_ASYNC_PF_VMEXIT) |
+			   BIT(KVM_FEATURE_ASYNC_PF_INT);
+	const u32 kept = BIT(KVM_FEATURE_CLOCKSOURCE2) | BIT(KVM_FEATURE_STEAL_TIME);
+	struct kvm_cpuid_entry2 *entry = vcpu_get_cpuid_entry(self->vcpu, KVM_CPUID_FEATURES);
+
+	entry->eax |= hidden | kept;
+	vcpu_set_cpuid(self->vcpu);
+	vcpu_get_cpuid(self->vcpu);
+	entry = vcpu_get_cpuid_entry(self->vcpu, KVM_CPUID_FEATURES);
+	EXPECT_EQ(entry->eax & hidden, 0);
+	EXPECT_EQ(entry->eax & kept, kept);
 }
 
 /* Hardware can't have both, and KVM knows nothing of the former (15.36.21.2). */

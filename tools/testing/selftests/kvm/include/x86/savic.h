@@ -17,6 +17,8 @@
 /* VMSA.SEV_FEATURES, i.e. kvm_sev_init.vmsa_features. */
 #define SVM_SEV_FEAT_SECURE_AVIC	BIT_ULL(16)
 
+#define X86_FEATURE_SECURE_AVIC	KVM_X86_CPU_FEATURE(0x8000001F, 0, EAX, 26)
+
 /* Fields of the backing page that aren't x2APIC registers. */
 #define SAVIC_ALLOWED_IRR	0x204
 #define SAVIC_NMI_REQ		0x278
