@@ -6,6 +6,7 @@
  */
 #include <asm/kvm_para.h>
 #include <linux/kvm_para.h>
+#include <pthread.h>
 #include <sys/mman.h>
 
 #include "apic.h"
@@ -606,6 +607,142 @@ TEST_F_TIMEOUT(savic_api_vm, savic_pv_ipi, TIMEOUT_SECS)
 	EXPECT_TRUE(savic_vcpu_run(vcpus[1]));
 	EXPECT_FALSE(savic_vcpu_run(vcpus[0]));
 	EXPECT_FALSE(savic_vcpu_run(vcpus[1]));
+}
+
+/* Every type of page that has a source needs one. */
+TEST_F_TIMEOUT(savic_api, launch_update_without_source, TIMEOUT_SECS)
+{
+	const u8 types[] = {
+		KVM_SEV_SNP_PAGE_TYPE_NORMAL,
+		KVM_SEV_SNP_PAGE_TYPE_UNMEASURED,
+		KVM_SEV_SNP_PAGE_TYPE_SECRETS,
+		KVM_SEV_SNP_PAGE_TYPE_CPUID,
+	};
+	gva_t gva = vm_alloc_page(self->vm);
+	struct kvm_sev_snp_launch_update update = {
+		.gfn_start = addr_gva2gpa(self->vm, gva) >> PAGE_SHIFT,
+		.len = PAGE_SIZE,
+	};
+	int i;
+
+	snp_vm_launch_start(self->vm, snp_default_policy());
+	vm_mem_set_private(self->vm, update.gfn_start << PAGE_SHIFT, PAGE_SIZE);
+	for (i = 0; i < ARRAY_SIZE(types); i++) {
+		update.type = types[i];
+		expect_errno(__vm_sev_ioctl(self->vm, KVM_SEV_SNP_LAUNCH_UPDATE, &update), EINVAL);
+	}
+	update.type = KVM_SEV_SNP_PAGE_TYPE_ZERO;
+	vm_sev_ioctl(self->vm, KVM_SEV_SNP_LAUNCH_UPDATE, &update);
+}
+
+/*
+ * A level-triggered line of the PIC goes up and down while the vCPU takes interrupts and has them
+ * off.  KVM must not warn if it finds the line low after it was high.
+ */
+#define PIC_GSI			3
+#define PIC_BASE		0x30
+#define NR_PIC_LINES		8
+#define NR_PIC_WINDOWS		20000
+
+static bool pic_works;
+static u32 nr_pic_irqs;
+
+static void pic_handler(struct ex_regs *regs)
+{
+	nr_pic_irqs++;
+}
+
+static void guest_pic(void)
+{
+	u32 i;
+
+	for (i = 0; i < NR_PIC_WINDOWS || (pic_works && !READ_ONCE(nr_pic_irqs)); i++)
+		sti_nop_cli();
+	GUEST_ASSERT(pic_works || !nr_pic_irqs);
+	GUEST_DONE();
+}
+
+FIXTURE(pic) {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
+};
+
+FIXTURE_VARIANT(pic) {
+	u32 type;
+	u64 vmsa_features;
+	u64 policy;
+};
+
+FIXTURE_VARIANT_ADD(pic, plain) {
+	.type = KVM_X86_DEFAULT_VM,
+};
+
+FIXTURE_VARIANT_ADD(pic, sev_es) {
+	.type = KVM_X86_SEV_ES_VM,
+	.policy = SEV_POLICY_ES,
+};
+
+FIXTURE_VARIANT_ADD(pic, snp) {
+	.type = KVM_X86_SNP_VM,
+};
+
+FIXTURE_VARIANT_ADD(pic, savic) {
+	.type = KVM_X86_SNP_VM,
+	.vmsa_features = SVM_SEV_FEAT_SECURE_AVIC,
+};
+
+FIXTURE_SETUP(pic)
+{
+	struct vm_shape shape = {
+		.mode = VM_MODE_DEFAULT,
+		.type = variant->type,
+		.vmsa_features = variant->vmsa_features,
+	};
+	struct kvm_irqchip chip = {
+		.chip_id = KVM_IRQCHIP_PIC_MASTER,
+		.chip.pic = {
+			.irq_base = PIC_BASE,
+			.auto_eoi = 1,
+			.elcr = BIT(PIC_GSI),
+			.elcr_mask = 0xf8,
+		},
+	};
+	int i;
+
+	self->vm = __vm_create_with_vcpus(shape, 1, 0, guest_pic, &self->vcpu);
+	write_guest_global(self->vm, pic_works, !variant->vmsa_features);
+	/* Also the spurious one, if the line was low by the time of the acknowledgment. */
+	for (i = 0; i < NR_PIC_LINES; i++)
+		vm_install_exception_handler(self->vm, PIC_BASE + i, pic_handler);
+	if (variant->type != KVM_X86_DEFAULT_VM)
+		vm_sev_launch(self->vm, variant->policy ?: snp_default_policy(), NULL);
+	vm_ioctl(self->vm, KVM_SET_IRQCHIP, &chip);
+}
+
+FIXTURE_TEARDOWN(pic)
+{
+	kvm_vm_free(self->vm);
+}
+
+static bool pic_done;
+
+static void *toggle_pic_line(void *vm)
+{
+	while (!READ_ONCE(pic_done)) {
+		kvm_irq_line(vm, PIC_GSI, 1);
+		kvm_irq_line(vm, PIC_GSI, 0);
+	}
+	return NULL;
+}
+
+TEST_F_TIMEOUT(pic, level, TIMEOUT_SECS)
+{
+	pthread_t thread;
+
+	pthread_create(&thread, NULL, toggle_pic_line, self->vm);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpu));
+	WRITE_ONCE(pic_done, true);
+	pthread_join(thread, NULL);
 }
 
 SAVIC_TEST_HARNESS_MAIN

@@ -41,6 +41,7 @@
 static u32 nr_nmis;
 static u32 depth;
 static bool sync_in_handler;
+static bool complete_in_handler;
 
 /*
  * Halt until there were @nr.  Nothing but an NMI ends the HLT, so one that comes after the check
@@ -59,6 +60,14 @@ static __attribute__((__noinline__, __noclone__)) void halt_until_nmis(u32 nr)
 		     : : [nr] "r" (nr), [nr_nmis] "m" (nr_nmis) : "cc", "memory");
 }
 
+/* What guests without virtual NMI tell KVM.  It means nothing here, the IRET does. */
+static void nmi_complete(void)
+{
+	struct ghcb_request complete = { .exit_code = SVM_VMGEXIT_NMI_COMPLETE };
+
+	GUEST_ASSERT_EQ(ghcb_vmgexit(&complete), GHCB_OK);
+}
+
 /*
  * There is no GHCB request of the guest that this could interrupt, if it makes one
  * itself: see ghcb.h.
@@ -71,6 +80,8 @@ static void nmi_handler(struct ex_regs *regs)
 	GUEST_ASSERT_EQ(depth, 0u);
 	depth++;
 	nr_nmis++;
+	if (complete_in_handler)
+		nmi_complete();
 	if (sync_in_handler) {
 		sync_in_handler = false;
 		GUEST_SYNC(0);
@@ -118,6 +129,43 @@ static void guest_expects(u64 nr)
 	wait_for_nmis(nr);
 	settle();
 	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), (u32)nr);
+	GUEST_DONE();
+}
+
+/* As many, and each handler makes a VMGEXIT. */
+static void guest_expects_in_handler(u64 nr)
+{
+	complete_in_handler = true;
+	guest_expects(nr);
+}
+
+static void allow_nmis(bool allow)
+{
+	wrmsr(MSR_AMD64_SAVIC_CONTROL, savic_page_gpa(0) | MSR_AMD64_SAVIC_EN |
+				       (allow ? MSR_AMD64_SAVIC_ALLOWEDNMI : 0));
+}
+
+/*
+ * Two NMIs wait for the next VMRUN, which comes with NMIs denied: hardware drops the first one
+ * then, and the second one at the VMRUN after that.
+ */
+static void guest_denies_nmis(u64 nr_exits)
+{
+	u32 i;
+
+	savic_enable();
+	allow_nmis(false);
+	GUEST_SYNC(0);
+	for (i = 0; i < nr_exits; i++)
+		savic_settle();
+	allow_nmis(true);
+	settle();
+	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), 0u);
+
+	/* Those that come after that are taken. */
+	GUEST_SYNC(1);
+	settle();
+	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), 2u);
 	GUEST_DONE();
 }
 
@@ -179,7 +227,6 @@ static void guest_halted(void)
 
 static void guest_own_nmis(void)
 {
-	struct ghcb_request complete = { .exit_code = SVM_VMGEXIT_NMI_COMPLETE };
 	u32 nr = 0;
 
 	savic_enable();
@@ -210,7 +257,7 @@ static void guest_own_nmis(void)
 	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), nr);
 
 	/* Nothing to be done, and nothing to be refused. */
-	GUEST_ASSERT_EQ(ghcb_vmgexit(&complete), GHCB_OK);
+	nmi_complete();
 	settle();
 	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), nr);
 
@@ -358,6 +405,31 @@ TEST_F_TIMEOUT(savic_nmi, two_pending, TIMEOUT_SECS)
 	EXPECT_EQ(events.nmi.pending, 2);
 	EXPECT_EQ(events.nmi.masked, 0);
 	EXPECT_FALSE(savic_vcpu_run(self->vcpu));
+}
+
+/* The same with NMI_COMPLETE, which doesn't let an NMI interrupt the handler. */
+TEST_F_TIMEOUT(savic_nmi, complete_in_handler, TIMEOUT_SECS)
+{
+	launch(self->vcpu, guest_expects_in_handler, 2);
+	EXPECT_TRUE(savic_vcpu_run(self->vcpu));
+	send_kvm_nmi(self->vcpu);
+	send_kvm_nmi(self->vcpu);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpu));
+	EXPECT_EQ(vcpu_get_stat(self->vcpu, savic_nmis), 2);
+}
+
+TEST_F_TIMEOUT(savic_nmi, denied, TIMEOUT_SECS)
+{
+	int i;
+
+	launch(self->vcpu, guest_denies_nmis, 2);
+	for (i = 0; i < 2; i++) {
+		EXPECT_TRUE(savic_vcpu_run(self->vcpu));
+		send_kvm_nmi(self->vcpu);
+		send_kvm_nmi(self->vcpu);
+	}
+	EXPECT_FALSE(savic_vcpu_run(self->vcpu));
+	EXPECT_EQ(vcpu_get_stat(self->vcpu, savic_nmis), 4);
 }
 
 TEST_F_TIMEOUT(savic_nmi, engine_off, TIMEOUT_SECS)

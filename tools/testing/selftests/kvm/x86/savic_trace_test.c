@@ -175,6 +175,34 @@ static void finish(struct test_vm *t, struct kvm_vcpu *vcpu)
 	kvm_vm_free(t->vm);
 }
 
+static void guest_spins_for_nmis(void)
+{
+	savic_enable();
+	GUEST_SYNC(0);
+	while (savic_nr_nmis(0) < 2)
+		cpu_relax();
+	GUEST_DONE();
+}
+
+/*
+ * The guest makes no exit, so a second NMI needs one by KVM's timer, the only one of KVM's that
+ * is started.
+ */
+TEST_F_TIMEOUT(savic_trace, second_nmi, TIMEOUT_SECS)
+{
+	struct test_vm *t = &self->t;
+
+	launch(t, guest_spins_for_nmis, NULL);
+	savic_vcpu_run_to_sync(t->vcpus[0]);
+	trace_only(t, "nmi");
+	trace_write(t, "events/timer/hrtimer_start/filter", "function.function == savic_timer_fn");
+	trace_write(t, "events/timer/hrtimer_start/enable", "1");
+	vcpu_ioctl(t->vcpus[0], KVM_NMI, NULL);
+	vcpu_ioctl(t->vcpus[0], KVM_NMI, NULL);
+	finish(t, t->vcpus[0]);
+	trace_expect(t, "nmi: vcpu 0", "hrtimer_start: *function=savic_timer_fn*", "nmi: vcpu 0");
+}
+
 static void guest_posted(void)
 {
 	GUEST_SYNC(0);
