@@ -361,6 +361,7 @@ static void savic_discard_irr(struct vcpu_svm *svm)
 
 	control->update_irr = 0;
 	memset(control->requested_irr, 0, sizeof(control->requested_irr));
+	savic->irr_in_flight = false;
 
 	/* The guest can't EOI what was discarded, see savic_handle_idle_hlt(). */
 	for (i = 0; i < SAVIC_WORDS; i++)
@@ -420,6 +421,8 @@ void savic_request(struct vcpu_svm *svm)
 
 	if (savic_request_irr(svm)) {
 		control->update_irr = 1;
+		savic->irr_in_flight = true;
+		savic->irr_new = true;
 		svm->vcpu.stat.savic_irr_requests++;
 		trace_kvm_savic_request_irr(&svm->vcpu, control->requested_irr);
 	}
@@ -433,7 +436,7 @@ void savic_request(struct vcpu_svm *svm)
 		}
 	}
 
-	savic->in_flight = control->update_irr || savic->nmi_in_flight;
+	savic->in_flight = savic->irr_in_flight || savic->nmi_in_flight;
 }
 
 /**
@@ -470,7 +473,12 @@ void savic_request_done(struct vcpu_svm *svm)
 	struct kvm_vcpu *vcpu = &svm->vcpu;
 	struct savic *savic = svm->savic;
 
-	trace_kvm_savic_vmrun_done(vcpu, !control->update_irr, control->exit_code);
+	/* With the engine off a request may wait for many VMRUNs, say so once. */
+	if (savic->irr_new || (savic->irr_in_flight && !control->update_irr))
+		trace_kvm_savic_vmrun_done(vcpu, !control->update_irr, control->exit_code);
+
+	savic->irr_new = false;
+	savic->irr_in_flight = control->update_irr;
 
 	if (savic->nmi_in_flight && !nmi_left) {
 		vcpu->stat.savic_nmis++;
@@ -482,7 +490,7 @@ void savic_request_done(struct vcpu_svm *svm)
 	     !ktime_before(ktime_get(), savic->second_nmi)))
 		kvm_make_request(KVM_REQ_NMI, vcpu);
 
-	savic->in_flight = control->update_irr || nmi_left || vcpu->arch.nmi_pending;
+	savic->in_flight = savic->irr_in_flight || nmi_left || vcpu->arch.nmi_pending;
 }
 
 /* Tell the guest, by one of GHCB_ERR_*, that its request isn't valid. */

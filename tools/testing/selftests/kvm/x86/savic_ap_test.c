@@ -141,12 +141,21 @@ static void guest_ap_without_irq(u64 unused)
 	GUEST_DONE();
 }
 
-/* The page is for the first VMSA that the vCPU gets, not for one that it never got. */
+/* The second VMSA of the two that its creator asks for. */
+static void guest_ap_without_page(u64 unused)
+{
+	gpa_t gpa;
+
+	GUEST_ASSERT_EQ(savic_unregister_page(SVM_VMGEXIT_SAVIC_SELF_GPA, &gpa), GHCB_MALFORMED);
+	GUEST_DONE();
+}
+
+/* The page is for the first VMSA, even if that never runs. */
 static void guest_registers_and_destroys(void)
 {
 	savic_enable();
-	snp_vmsa_prepare(0, guest_ap_without_irq, 0);
-	snp_vmsa_prepare(1, guest_registered_ap, 0);
+	snp_vmsa_prepare(0, guest_registered_ap, 0);
+	snp_vmsa_prepare(1, guest_ap_without_page, 0);
 
 	GUEST_ASSERT_EQ(savic_register_page(1, savic_page_gpa(1), NULL), GHCB_OK);
 	GUEST_ASSERT_EQ(snp_ap_create(1, 0), GHCB_OK);
