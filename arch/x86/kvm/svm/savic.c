@@ -436,7 +436,8 @@ void savic_request(struct vcpu_svm *svm)
 		}
 	}
 
-	savic->in_flight = savic->irr_in_flight || savic->nmi_in_flight;
+	savic->in_flight = savic->irr_in_flight || savic->nmi_in_flight ||
+			   svm->vcpu.arch.nmi_pending;
 }
 
 /**
