@@ -4,16 +4,16 @@
  *
  * In Secure AVIC mode the state of a vCPU's APIC lives in a guest-private
  * backing page, which hardware reads and writes with the guest's key.  The host
- * sees neither IRR nor ISR nor TPR, and can inject nothing: EVENTINJ and
- * V_IRQ of the VMCB are ignored.  What is left to the host is to
+ * sees neither IRR nor ISR nor TPR, and can inject nothing: hardware ignores
+ * EVENTINJ and V_IRQ of the VMCB.  What is left to the host is to
  *
  *   - ask for vectors: VMCB.REQUESTED_IRR, which VMRUN ANDs with the guest's
  *     ALLOWED_IRR and ORs into the backing page's IRR,
  *   - ask for an NMI: VMCB.V_NMI_PENDING, taken if the guest set AllowedNmi,
  *   - make a CPU look at the backing page again: VMRUN does so in full, the
- *     AVIC doorbell does so for IRR (but not for NmiReq and REQUESTED_IRR),
+ *     AVIC doorbell does so for IRR, but not for NmiReq and REQUESTED_IRR,
  *   - emulate what isn't in hardware: the timer and the other LVTs, IPIs to
- *     other vCPUs (the guest sets their IRR itself), EOI of level-triggered
+ *     other vCPUs (the guest sets their IRR itself), EOIs of level-triggered
  *     vectors, all of it on request by VMGEXIT.
  *
  * Two rules hold everywhere:
@@ -22,28 +22,33 @@
  *      moves what was posted to the VMCB.
  *
  *   2. A vCPU may block only after it has made "not in guest mode" visible and
- *      then found nothing posted and SAVIC_LOOK_AGAIN clear.  A sender first
- *      sets what it has to say, and then looks at the mode:
+ *      then found SAVIC_LOOK_AGAIN clear.  A sender first sets what it has to
+ *      say, then SAVIC_LOOK_AGAIN, and then looks at the mode:
  *
  *        sender                              vCPU
  *        ------                              ----
- *        set pending or SAVIC_LOOK_AGAIN     mode = OUTSIDE_GUEST_MODE
+ *        set pending, or write the
+ *          target's backing page
+ *        set SAVIC_LOOK_AGAIN                mode = OUTSIDE_GUEST_MODE
  *        full barrier                        full barrier
- *        read mode:                          read pending, SAVIC_LOOK_AGAIN:
- *          in guest: kick or doorbell          any: VMRUN
- *          else: wake                          none: block
+ *        read mode:                          read SAVIC_LOOK_AGAIN:
+ *          in guest: kick or doorbell          set: VMRUN
+ *          else: wake                          clear: block
  *
- *      Without the sender's barrier it could see the vCPU in guest mode, ring
- *      a doorbell that nobody hears, and the vCPU not see the flag.  The other
- *      way round, on entry, the vCPU sets IN_GUEST_MODE, has a full barrier,
- *      and then moves pending to the VMCB: either it sees the vector, or the
- *      sender sees IN_GUEST_MODE and sends an IPI, which is held until VMRUN
- *      and then ends guest mode at once.
+ *      Without the sender's barrier, the sender could see the vCPU in guest mode
+ *      and ring a doorbell that nobody hears, while the vCPU doesn't see the flag
+ *      (look-again-vs-sleep, doorbell-vs-exit).  On entry the vCPU sets
+ *      IN_GUEST_MODE, has a full barrier, and then looks at the flag.  Either the
+ *      vCPU sees the flag, or the sender sees IN_GUEST_MODE and sends an IPI,
+ *      which ends guest mode at once (look-again-vs-entry).
  *
- * Every such pair has a litmus test in Documentation/litmus-tests/kvm, named
- * in parentheses where its barriers are.  NMIs from the host and the creation
- * of APs aren't posted here, but are requests to a vCPU, for which the rules are
- * the same (nmi-before-request, nmi-vs-entry, nmi-vs-sleep, ap-creation-vs-sleep).
+ *      The CPU about to VMRUN clears the flag, has a full barrier, and then reads
+ *      @pending and, by VMRUN, the backing page.  A sender whose vector or write
+ *      comes too late for that sets the flag once more (look-again-vs-vmrun).
+ *
+ * Names in parentheses are those of litmus tests in
+ * Documentation/litmus-tests/kvm.  NMIs from the host and AP Creation are
+ * requests to a vCPU, for which KVM's own rules are the same.
  *
  * Section numbers are of the AMD64 APM vol. 2, rev. 3.44.
  */
@@ -51,7 +56,6 @@
 
 #include <linux/debugfs.h>
 #include <linux/hrtimer.h>
-#include <linux/interval_tree.h>
 #include <linux/kvm_host.h>
 #include <linux/ktime.h>
 #include <linux/moduleparam.h>
@@ -68,6 +72,7 @@
 #include "x86.h"
 #include "svm.h"
 #include "savic.h"
+#include "trace.h"
 
 enum savic_notify {
 	SAVIC_NOTIFY_NONE,
@@ -86,8 +91,11 @@ DEFINE_STATIC_KEY_FALSE(savic_used);
 static bool __ro_after_init secure_avic = true;
 module_param(secure_avic, bool, 0444);
 
-/* The first 16 vectors are reserved, a local APIC never delivers them. */
+/* A local APIC never delivers vectors below 16. */
 #define SAVIC_FIRST_VECTOR	16
+
+/* Words of a set of vectors. */
+#define SAVIC_WORDS		BITS_TO_LONGS(KVM_NR_INTERRUPTS)
 
 /**
  * savic_hardware_setup - decide whether KVM can offer Secure AVIC
@@ -95,10 +103,9 @@ module_param(secure_avic, bool, 0444);
  *
  * Called once at module load.
  *
- * The doorbell MSR is part of Secure AVIC, AVIC itself isn't needed.  Without
- * Idle-HLT KVM would have to let a halting vCPU sleep on an interrupt that it
- * can't see.  The shadow MMU recycles page tables behind the vCPUs' backs, only
- * the TDP MMU can keep backing pages mapped.
+ * Without Idle-HLT a vCPU could sleep on an interrupt that KVM can't see.  The
+ * shadow MMU recycles page tables behind the vCPUs' backs, only the TDP MMU can
+ * keep backing pages mapped.
  *
  * Return: true if SVM_SEV_FEAT_SECURE_AVIC can be offered to userspace.
  */
@@ -134,12 +141,15 @@ bool savic_enabled_for_vm(struct kvm *kvm)
  *
  * Called with kvm->lock held, when userspace selects Secure AVIC.
  *
- * Return: 0, or -EINVAL if there already is a PIT, which by default waits for
- * EOIs that KVM is never going to see.
+ * Return: 0.  -EINVAL if userspace has set up what needs EOIs that KVM can't
+ * see: a PIT, or suppressed EOI broadcasts.
  */
 int savic_vm_init(struct kvm *kvm)
 {
 	lockdep_assert_held(&kvm->lock);
+
+	if (kvm->arch.suppress_eoi_broadcast_mode == KVM_SUPPRESS_EOI_BROADCAST_ENABLED)
+		return -EINVAL;
 
 #ifdef CONFIG_KVM_IOAPIC
 	if (kvm->arch.vpit)
@@ -147,7 +157,6 @@ int savic_vm_init(struct kvm *kvm)
 #endif
 
 	kvm->arch.has_protected_edge_eoi = true;
-	to_kvm_sev_info(kvm)->savic_pages = RB_ROOT_CACHED;
 
 	/*
 	 * Recovering NX huge pages zaps page tables while vCPUs are in the guest.
@@ -155,47 +164,6 @@ int savic_vm_init(struct kvm *kvm)
 	 */
 	kvm->arch.disable_nx_huge_pages = true;
 	return 0;
-}
-
-/*
- * Sets of vectors that other CPUs change at any time, by set_bit().  A reader may
- * miss what is added meanwhile, whoever adds it makes the reader look again.
- */
-static void savic_read_vectors(unsigned long *dst, const unsigned long *src)
-{
-	int i;
-
-	for (i = 0; i < BITS_TO_LONGS(KVM_NR_INTERRUPTS); i++)
-		dst[i] = READ_ONCE(src[i]);
-}
-
-static bool savic_no_vectors(const unsigned long *vectors)
-{
-	int i;
-
-	for (i = 0; i < BITS_TO_LONGS(KVM_NR_INTERRUPTS); i++) {
-		if (READ_ONCE(vectors[i]))
-			return false;
-	}
-
-	return true;
-}
-
-static void savic_clear_vectors(unsigned long *vectors)
-{
-	int i;
-
-	for (i = 0; i < BITS_TO_LONGS(KVM_NR_INTERRUPTS); i++)
-		WRITE_ONCE(vectors[i], 0);
-}
-
-/* Did the last VMRUN leave something behind because the engine was off? */
-static bool savic_request_not_taken(struct vcpu_svm *svm)
-{
-	struct vmcb_control_area *control = &svm->vmcb->control;
-
-	return READ_ONCE(control->update_irr) ||
-	       READ_ONCE(control->int_ctl) & V_NMI_PENDING_MASK;
 }
 
 static void savic_notify(struct kvm_vcpu *vcpu, enum savic_notify how)
@@ -226,8 +194,8 @@ static void savic_notify(struct kvm_vcpu *vcpu, enum savic_notify how)
  * @trig_mode: nonzero if level-triggered
  * @vector: the vector
  *
- * Callable from any context, also from hard interrupts.  Whether the guest
- * allows the vector is known to hardware only.
+ * Callable from any context, also from hard interrupts.  Only hardware knows
+ * whether the guest allows the vector.
  */
 void savic_deliver_interrupt(struct kvm_vcpu *vcpu, int trig_mode, int vector)
 {
@@ -240,26 +208,18 @@ void savic_deliver_interrupt(struct kvm_vcpu *vcpu, int trig_mode, int vector)
 		return;
 	}
 
-	if (trig_mode)
+	if (trig_mode) {
 		set_bit(vector, savic->level);
 
-	/*
-	 * The guest can't EOI what isn't pending yet.  Pairs with the xchg() in
-	 * savic_request_irr() (level-before-pending).
-	 *
-	 * Whoever posts because of a new VMSA makes the vector visible after the
-	 * request for that VMSA.  Pairs with smp_rmb() there (post-after-creation).
-	 */
-	smp_mb__before_atomic();
-	set_bit(vector, savic->pending);
+		/* The xchg() in savic_request() then sees it (level-before-pending). */
+		smp_mb__after_atomic();
+	}
 
-	/*
-	 * Rule 2, sender's side: the vector must be visible before vcpu->mode is
-	 * read (by kvm_vcpu_kick()).  Pairs with the barrier between the store
-	 * of IN_GUEST_MODE in vcpu_enter_guest() and savic_prepare_vmrun()
-	 * (post-vs-entry), and with those between leaving guest mode and
-	 * savic_has_interrupt() (post-vs-exit, post-vs-sleep).
-	 */
+	set_bit(vector, savic->pending);
+	smp_mb__after_atomic();
+	set_bit(SAVIC_LOOK_AGAIN, &savic->flags);
+
+	/* Rule 2, sender's side. */
 	smp_mb__after_atomic();
 
 	atomic64_inc(&vcpu->stat.savic_posted);
@@ -269,21 +229,14 @@ void savic_deliver_interrupt(struct kvm_vcpu *vcpu, int trig_mode, int vector)
 }
 
 /*
- * Make @vcpu evaluate its backing page, which was written by another vCPU.  A
+ * Make @vcpu evaluate its backing page, which another vCPU has written.  A
  * doorbell is enough for IRR, but only VMRUN looks at NmiReq (15.36.21.4).
  */
 static void savic_look_again(struct kvm_vcpu *vcpu, bool nmi)
 {
-	struct savic *savic = to_svm(vcpu)->savic;
+	set_bit(SAVIC_LOOK_AGAIN, &to_svm(vcpu)->savic->flags);
 
-	set_bit(SAVIC_LOOK_AGAIN, &savic->flags);
-
-	/*
-	 * Rule 2, sender's side: the flag must be visible before vcpu->mode is
-	 * read.  Pairs with the same barriers as in savic_deliver_interrupt()
-	 * (look-again-vs-entry, doorbell-vs-exit, look-again-vs-sleep), and
-	 * with VMRUN on another CPU (doorbell-vs-migration).
-	 */
+	/* Rule 2, sender's side. */
 	smp_mb__after_atomic();
 
 	/* A vCPU that calls here is on its way to VMRUN. */
@@ -295,6 +248,25 @@ static void savic_look_again(struct kvm_vcpu *vcpu, bool nmi)
 		savic_notify(vcpu, SAVIC_NOTIFY_DOORBELL);
 	else
 		savic_notify(vcpu, SAVIC_NOTIFY_WAKE);
+}
+
+static enum hrtimer_restart savic_timer_fn(struct hrtimer *timer)
+{
+	struct savic *savic = container_of(timer, struct savic, timer);
+
+	set_bit(SAVIC_LOOK_AGAIN, &savic->flags);
+
+	/* Rule 2, sender's side.  This may interrupt the vCPU on its way to sleep. */
+	smp_mb__after_atomic();
+	kvm_vcpu_kick(savic->vcpu);
+
+	return HRTIMER_NORESTART;
+}
+
+/* Make the vCPU VMRUN at some time. */
+static void savic_run_at(struct savic *savic, ktime_t time)
+{
+	hrtimer_start(&savic->timer, time, HRTIMER_MODE_ABS);
 }
 
 /**
@@ -335,82 +307,141 @@ bool savic_nmi_allowed(struct kvm_vcpu *vcpu)
  *
  * KVM can't know whether an interrupt would be delivered, only whether VMRUN
  * has something to look at.  A false positive costs a spurious wakeup from HLT.
- * What the last VMRUN didn't take is savic_handle_idle_hlt()'s.
+ * Requests that the last VMRUN didn't take are checked in
+ * savic_handle_idle_hlt().
+ *
+ * Rule 2, vCPU's side.  The full barrier after the store of OUTSIDE_GUEST_MODE
+ * is smp_mb__after_srcu_read_lock() in vcpu_enter_guest() for a vCPU that just
+ * halted, and set_current_state() in kvm_vcpu_block() for one that is about to
+ * sleep.
  *
  * Callable for any vCPU, from process context.
  */
 bool savic_has_interrupt(struct kvm_vcpu *vcpu)
 {
-	struct savic *savic = to_svm(vcpu)->savic;
-
-	/*
-	 * Rule 2, vCPU's side.  The full barrier after the store of
-	 * OUTSIDE_GUEST_MODE is smp_mb__after_srcu_read_lock() in
-	 * vcpu_enter_guest() for a vCPU that just halted, and
-	 * set_current_state() in kvm_vcpu_block() for one that is about to
-	 * sleep.  Pairs with the senders' smp_mb__after_atomic() (post-vs-exit,
-	 * post-vs-sleep, doorbell-vs-exit, look-again-vs-sleep,
-	 * register-vs-sleep).
-	 */
-	return test_bit(SAVIC_LOOK_AGAIN, &savic->flags) ||
-	       !savic_no_vectors(savic->pending);
+	return test_bit(SAVIC_LOOK_AGAIN, &to_svm(vcpu)->savic->flags);
 }
 
+/**
+ * savic_dy_has_interrupt - is the vCPU a candidate for directed yield?
+ * @vcpu: any vCPU
+ *
+ * Callable for any vCPU, from process context.
+ */
+bool savic_dy_has_interrupt(struct kvm_vcpu *vcpu)
+{
+	return savic_active(vcpu) && savic_has_interrupt(vcpu);
+}
+
+/*
+ * Discard the vectors that were posted and not taken: the next user of this APIC
+ * mustn't see them.  The VMCB is left to its owner.
+ */
+void savic_discard_vectors(struct savic *savic)
+{
+	int i;
+
+	for (i = 0; i < SAVIC_WORDS; i++)
+		WRITE_ONCE(savic->pending[i], 0);
+
+	/*
+	 * Once the flag is taken no old vector may be left in @pending.  Pairs
+	 * with test_and_clear_bit() in savic_request() (unregister-vs-vmrun).
+	 */
+	smp_mb__before_atomic();
+	set_bit(SAVIC_DISCARD_IRR, &savic->flags);
+}
+
+/* Forget what is in the VMCB. */
 static void savic_discard_irr(struct vcpu_svm *svm)
 {
 	struct vmcb_control_area *control = &svm->vmcb->control;
+	struct savic *savic = svm->savic;
+	int i;
 
 	control->update_irr = 0;
 	memset(control->requested_irr, 0, sizeof(control->requested_irr));
-	svm->savic->irr_in_flight = false;
+
+	/* The guest can't EOI what was discarded, see savic_handle_idle_hlt(). */
+	for (i = 0; i < SAVIC_WORDS; i++)
+		savic->level_requested[i] = READ_ONCE(savic->level[i]);
 }
 
-/* Move what was posted to the VMCB. */
-static void savic_request_irr(struct vcpu_svm *svm)
+/* Move posted vectors to the VMCB.  Return true if there were any. */
+static bool savic_request_irr(struct vcpu_svm *svm)
 {
 	struct vmcb_control_area *control = &svm->vmcb->control;
 	struct savic *savic = svm->savic;
 	unsigned long vectors;
+	bool found = false;
 	int i;
 
 	BUILD_BUG_ON(sizeof(control->requested_irr) != sizeof(savic->pending));
 
-	if (savic_no_vectors(savic->pending))
-		return;
-
-	/*
-	 * What was posted after the request for a new VMSA is not for this VMRUN,
-	 * for which that request came too late.  It ends at once by the kick that
-	 * came with the request.  Pairs with smp_mb__before_atomic() in
-	 * savic_deliver_interrupt() (post-after-creation).
-	 */
-	smp_rmb();
-	if (unlikely(kvm_test_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, &svm->vcpu)))
-		return;
-
-	for (i = 0; i < ARRAY_SIZE(savic->pending); i++) {
+	for (i = 0; i < SAVIC_WORDS; i++) {
 		if (!READ_ONCE(savic->pending[i]))
 			continue;
 
 		vectors = xchg(&savic->pending[i], 0);
 		control->requested_irr[i] |= vectors;
 		savic->level_requested[i] |= vectors & READ_ONCE(savic->level[i]);
+		found = true;
 	}
-	control->update_irr = 1;
-	savic->irr_new = true;
-	savic->irr_in_flight = true;
 
-	svm->vcpu.stat.savic_irr_requests++;
-	trace_kvm_savic_request_irr(&svm->vcpu, control->requested_irr);
+	return found;
 }
 
 /*
- * KVM's timer fires before the guest's deadline, by about the time that it takes to get
- * back into the guest, and what is left of that time is waited for before VMRUN, lest the
- * guest be interrupted too early.  Don't wait if VMRUN doesn't bring the timer's interrupt,
- * e.g. because the timer is masked.
+ * A second NMI can be handed to hardware only after the first was taken, i.e.
+ * after VMRUN.  An exit that comes with VMRUN would be too early.
  */
-static void savic_forget_deadline(struct vcpu_svm *svm)
+#define SAVIC_SECOND_NMI_DELAY	NSEC_PER_MSEC
+
+/**
+ * savic_request - hand what was posted to hardware
+ * @svm: the vCPU that is about to VMRUN on this CPU
+ *
+ * Called with IRQs disabled and mode IN_GUEST_MODE.  What hardware doesn't take,
+ * because the engine is off or because VMRUN fails, stays in the VMCB for the
+ * next VMRUN.
+ */
+void savic_request(struct vcpu_svm *svm)
+{
+	struct vmcb_control_area *control = &svm->vmcb->control;
+	struct savic *savic = svm->savic;
+
+	if (test_and_clear_bit(SAVIC_DISCARD_IRR, &savic->flags))
+		savic_discard_irr(svm);
+
+	/* VMRUN is the look that was asked for.  See rule 2. */
+	clear_bit(SAVIC_LOOK_AGAIN, &savic->flags);
+	smp_mb__after_atomic();
+
+	if (savic_request_irr(svm)) {
+		control->update_irr = 1;
+		svm->vcpu.stat.savic_irr_requests++;
+		trace_kvm_savic_request_irr(&svm->vcpu, control->requested_irr);
+	}
+
+	savic->nmi_in_flight = control->int_ctl & V_NMI_PENDING_MASK;
+	if (savic->nmi_in_flight) {
+		trace_kvm_savic_nmi(&svm->vcpu);
+		if (svm->vcpu.arch.nmi_pending)
+			savic_run_at(savic, ktime_add_ns(ktime_get(), SAVIC_SECOND_NMI_DELAY));
+	}
+
+	savic->in_flight = control->update_irr || savic->nmi_in_flight;
+}
+
+/**
+ * savic_forget_deadline - don't wait for a deadline without an interrupt
+ * @svm: the vCPU that is about to VMRUN on this CPU
+ *
+ * KVM's timer fires before the guest's deadline, and what is left of that time is
+ * waited for before VMRUN.  Don't wait if VMRUN doesn't bring the timer's
+ * interrupt, e.g. because the timer is masked.
+ */
+void savic_forget_deadline(struct vcpu_svm *svm)
 {
 	struct vmcb_control_area *control = &svm->vmcb->control;
 	struct kvm_lapic *apic = svm->vcpu.arch.apic;
@@ -422,131 +453,124 @@ static void savic_forget_deadline(struct vcpu_svm *svm)
 }
 
 /**
- * savic_prepare_vmrun - hand what was posted to hardware
- * @svm: the vCPU that is about to VMRUN on this CPU
- *
- * Called with IRQs disabled and mode IN_GUEST_MODE, nothing between here and
- * VMRUN can fail.  What hardware doesn't take, because the engine is off or
- * because VMRUN fails, stays in the VMCB for the next VMRUN.
- */
-void savic_prepare_vmrun(struct vcpu_svm *svm)
-{
-	struct vmcb_control_area *control = &svm->vmcb->control;
-	struct savic *savic = svm->savic;
-
-	if (unlikely(READ_ONCE(savic->flags) &
-		     (BIT(SAVIC_LOOK_AGAIN) | BIT(SAVIC_DISCARD_IRR)))) {
-		if (test_and_clear_bit(SAVIC_DISCARD_IRR, &savic->flags)) {
-			savic_discard_irr(svm);
-
-			/* Nobody is going to EOI what was discarded. */
-			savic_read_vectors(savic->level_requested, savic->level);
-		}
-
-		/* VMRUN is the look that was asked for. */
-		clear_bit(SAVIC_LOOK_AGAIN, &savic->flags);
-
-		/*
-		 * The sender wrote the backing page before it set the flag, and
-		 * VMRUN reads the page after the flag is cleared.  Pairs with
-		 * the VMGEXIT before savic_look_again() (look-again-vs-vmrun):
-		 * a sender that sets the flag after this sees IN_GUEST_MODE.
-		 */
-		smp_mb__after_atomic();
-	}
-
-	savic->nmi_in_flight = control->int_ctl & V_NMI_PENDING_MASK;
-	if (unlikely(savic->nmi_in_flight))
-		trace_kvm_savic_nmi(&svm->vcpu);
-
-	savic_request_irr(svm);
-
-	/* Before kvm_wait_lapic_expire(). */
-	if (unlikely(svm->vcpu.arch.apic->lapic_timer.expired_tscdeadline))
-		savic_forget_deadline(svm);
-}
-
-/**
- * savic_complete_vmrun - see what hardware took
+ * savic_request_done - see what VMRUN took of the requests in the VMCB
  * @svm: the vCPU that just left the guest on this CPU
  *
  * Called with IRQs and GIF disabled.  VMRUN clears UPDATE_IRR, REQUESTED_IRR and
  * V_NMI_PENDING when it takes them, which it does with the engine on only
  * (15.36.21.2).
  */
-void savic_complete_vmrun(struct vcpu_svm *svm)
+void savic_request_done(struct vcpu_svm *svm)
 {
 	struct vmcb_control_area *control = &svm->vmcb->control;
+	bool nmi_left = control->int_ctl & V_NMI_PENDING_MASK;
 	struct kvm_vcpu *vcpu = &svm->vcpu;
 	struct savic *savic = svm->savic;
 
-	/* Hardware itself completes the delivery of an interrupted event. */
-	control->exit_int_info &= ~SVM_EXITINTINFO_VALID;
+	trace_kvm_savic_vmrun_done(vcpu, !control->update_irr, control->exit_code);
 
-	/* With the engine off a request may wait for many VMRUNs, say so once. */
-	if (savic->irr_new || (savic->irr_in_flight && !control->update_irr))
-		trace_kvm_savic_vmrun_done(vcpu, !control->update_irr, control->exit_code);
-
-	savic->irr_new = false;
-	savic->irr_in_flight = control->update_irr;
-
-	if (control->int_ctl & V_NMI_PENDING_MASK)
-		return;
-
-	if (unlikely(savic->nmi_in_flight))
+	if (savic->nmi_in_flight && !nmi_left) {
 		vcpu->stat.savic_nmis++;
 
-	/* Hardware holds one pending NMI, KVM another.  Pass on the latter. */
-	if (unlikely(vcpu->arch.nmi_pending))
-		kvm_make_request(KVM_REQ_NMI, vcpu);
+		/* Hardware holds one pending NMI, KVM another. */
+		if (vcpu->arch.nmi_pending)
+			kvm_make_request(KVM_REQ_NMI, vcpu);
+	}
+
+	savic->nmi_in_flight = nmi_left;
+	savic->in_flight = control->update_irr || nmi_left;
 }
 
 /* Tell the guest, by one of GHCB_ERR_*, that its request isn't valid. */
-static void savic_refuse(struct vcpu_svm *svm, u64 error)
+void savic_refuse(struct vcpu_svm *svm, u64 error)
 {
 	svm->vcpu.stat.savic_refused_vmgexits++;
 	svm_vmgexit_bad_input(svm, error);
 }
 
-static void savic_look_again_ipi(struct kvm_vcpu *vcpu, void *nmi)
+/**
+ * savic_inject_exception - give the guest an exception of its VMGEXIT
+ * @vcpu: the vCPU, on its way to the guest
+ *
+ * Hardware ignores EVENTINJ.  An exception that KVM queues while it handles a
+ * VMGEXIT goes out in SW_EXITINFO1 and 2 (GHCB, "Exception injection").  No other
+ * is ever queued, userspace can't do so either.
+ */
+void savic_inject_exception(struct kvm_vcpu *vcpu)
 {
-	savic_look_again(vcpu, *(bool *)nmi);
+	struct kvm_queued_exception *ex = &vcpu->arch.exception;
+	struct vcpu_svm *svm = to_svm(vcpu);
+
+	if (KVM_BUG_ON(!svm->sev_es.ghcb, vcpu->kvm))
+		return;
+
+	svm_vmgexit_inject_exception(svm, ex->vector, ex->has_error_code, ex->error_code);
 }
 
 /*
- * An IPI that the guest has put into the targets' backing pages.  The cost is
- * that of finding the targets in KVM's APIC map.
+ * The modes in which a guest may send IPIs by ICR.  INIT, SIPI and SMI can't be
+ * delivered in Secure AVIC mode, guests start vCPUs with AP Creation.  ExtINT and
+ * the reserved modes aren't valid in an ICR at all.
  *
- * INIT, SIPI and SMI can't be delivered that way, guests start vCPUs with AP
- * Creation.  ExtINT and the reserved modes aren't valid in an ICR at all.
- *
- * Return: false if the ICR value isn't valid, or if the APIC isn't in x2APIC mode.
+ * Without x2APIC mode KVM would take the destination for that of an xAPIC.
  */
-static bool savic_send_ipi(struct kvm_vcpu *vcpu, u64 icr)
+static bool savic_icr_is_valid(struct kvm_vcpu *vcpu, u64 icr)
 {
-	bool nmi;
-
-	/* KVM would take the destination for that of an xAPIC. */
-	if (!apic_x2apic_mode(vcpu->arch.apic))
+	if (!apic_x2apic_mode(vcpu->arch.apic) || icr & X2APIC_ICR_RESERVED_BITS)
 		return false;
 
 	switch (icr & APIC_MODE_MASK) {
 	case APIC_DM_FIXED:
 	case APIC_DM_LOWEST:
-		nmi = false;
-		break;
 	case APIC_DM_NMI:
-		nmi = true;
-		break;
+		return true;
 	default:
 		return false;
 	}
+}
+
+/*
+ * An IPI that the guest has put into the targets' backing pages.  All candidates
+ * of a lowest priority IPI have to look, only the guest knows its choice.
+ *
+ * Return: false if the ICR value isn't valid.
+ */
+static bool savic_send_ipi(struct kvm_vcpu *vcpu, u64 icr)
+{
+	bool nmi = (icr & APIC_MODE_MASK) == APIC_DM_NMI;
+	u32 shorthand = icr & APIC_SHORT_MASK;
+	DECLARE_BITMAP(vcpus, KVM_MAX_VCPUS);
+	struct kvm_lapic_irq irq = {
+		.delivery_mode	= APIC_DM_FIXED,
+		.dest_mode	= icr & APIC_DEST_MASK,
+		.dest_id	= icr >> 32,
+		.shorthand	= shorthand,
+	};
+	struct kvm_vcpu *target;
+	unsigned long i;
+
+	if (!savic_icr_is_valid(vcpu, icr))
+		return false;
 
 	vcpu->stat.savic_ipis++;
 	trace_kvm_savic_ipi(vcpu, icr, false);
 
-	return !kvm_apic_visit_ipi_targets(vcpu->arch.apic, icr,
-					   savic_look_again_ipi, &nmi);
+	if (shorthand == APIC_DEST_SELF) {
+		savic_look_again(vcpu, nmi);
+		return true;
+	}
+
+	bitmap_zero(vcpus, KVM_MAX_VCPUS);
+	kvm_bitmap_or_dest_vcpus(vcpu->kvm, &irq, vcpus);
+	if (shorthand == APIC_DEST_ALLBUT)
+		__clear_bit(vcpu->vcpu_idx, vcpus);
+
+	for_each_set_bit(i, vcpus, KVM_MAX_VCPUS) {
+		target = kvm_get_vcpu(vcpu->kvm, i);
+		if (target)
+			savic_look_again(target, nmi);
+	}
+	return true;
 }
 
 /*
@@ -556,32 +580,21 @@ static bool savic_send_ipi(struct kvm_vcpu *vcpu, u64 icr)
  */
 static bool savic_forward_ipi(struct kvm_vcpu *vcpu, u64 icr)
 {
-	/* See savic_send_ipi(). */
-	if (!apic_x2apic_mode(vcpu->arch.apic))
+	if (!savic_icr_is_valid(vcpu, icr))
 		return false;
-
-	switch (icr & APIC_MODE_MASK) {
-	case APIC_DM_FIXED:
-	case APIC_DM_LOWEST:
-	case APIC_DM_NMI:
-		break;
-	default:
-		return false;
-	}
 
 	vcpu->stat.savic_forwarded_ipis++;
 	trace_kvm_savic_ipi(vcpu, icr, true);
 
-	return !kvm_x2apic_icr_write(vcpu->arch.apic, icr);
+	return !kvm_x2apic_icr_write(vcpu->arch.apic, icr & ~APIC_ICR_BUSY);
 }
 
 /*
  * Tell the I/O APIC of the vectors in savic->eoi.  A userspace I/O APIC is told
  * by one exit per vector, this is the completion callback of those as well.
  *
- * These vectors were posted as level-triggered, so don't filter them.  What KVM
- * knows of routes (ioapic_handled_vectors) and of KVM's copy of TMR is of today:
- * the guest may have routed the line elsewhere, or the vCPU been reset, since.
+ * These vectors were posted as level-triggered, so don't filter them by KVM's
+ * routes, which the guest may have changed since.
  */
 static int savic_send_eois(struct kvm_vcpu *vcpu)
 {
@@ -609,8 +622,8 @@ static int savic_send_eois(struct kvm_vcpu *vcpu)
 }
 
 /*
- * The level-triggered vectors that hardware has taken.  Not those that are on their
- * way to the guest, i.e. can't be what the guest EOIs.
+ * The level-triggered vectors that hardware has taken, i.e. that the guest may
+ * EOI.  Vectors that are on their way to the guest aren't among them.
  */
 static void savic_level_taken(struct vcpu_svm *svm, unsigned long *vectors)
 {
@@ -618,7 +631,7 @@ static void savic_level_taken(struct vcpu_svm *svm, unsigned long *vectors)
 	struct savic *savic = svm->savic;
 	int i;
 
-	for (i = 0; i < BITS_TO_LONGS(KVM_NR_INTERRUPTS); i++) {
+	for (i = 0; i < SAVIC_WORDS; i++) {
 		vectors[i] = savic->level_requested[i] & READ_ONCE(savic->level[i]) &
 			     ~READ_ONCE(savic->pending[i]);
 		if (control->update_irr)
@@ -626,7 +639,7 @@ static void savic_level_taken(struct vcpu_svm *svm, unsigned long *vectors)
 	}
 }
 
-/* The vector is EOI'd.  Return false if it isn't one that has to be. */
+/* The vector is EOI'd.  Return false if it doesn't wait for an EOI. */
 static bool savic_queue_eoi(struct savic *savic, int vector)
 {
 	__clear_bit(vector, savic->level_requested);
@@ -655,13 +668,11 @@ static bool savic_queue_eois(struct vcpu_svm *svm)
 }
 
 /*
- * The guest EOI'd a level-triggered vector.  Which one is known only if the
- * guest says so (vector >= 0).  An EOI by MSR names none, and KVM can't guess:
- * of several level-triggered vectors that hardware has taken, those that wait in
- * the IRR look like those in service, and those that the guest doesn't allow are
- * nowhere.  So EOI all of them.  A line that is still asserted is delivered
- * once more, which at worst is a spurious interrupt, whereas an EOI that goes
- * missing blocks the line for good.
+ * The guest EOI'd a level-triggered vector.  KVM knows which one only if the
+ * guest says so (vector >= 0).  An EOI by MSR names none.  KVM takes that as the
+ * EOI of all level-triggered vectors that hardware has taken: a line that is
+ * still asserted is delivered once more, which at worst is a spurious interrupt,
+ * whereas an EOI that goes missing blocks the line for good.
  */
 static int savic_eoi(struct kvm_vcpu *vcpu, int vector)
 {
@@ -674,92 +685,79 @@ static int savic_eoi(struct kvm_vcpu *vcpu, int vector)
 	else
 		found = savic_queue_eois(svm);
 
-	/* Nothing in service?  So be it, hardware ignores such an EOI, too. */
+	/* An EOI with nothing in service is a nop, as in hardware. */
 	if (!found) {
 		vcpu->stat.savic_spurious_eois++;
 		trace_kvm_savic_eoi(vcpu, -1);
 		return 1;
 	}
 
+	savic_guest_is_active(savic);
 	return savic_send_eois(vcpu);
 }
 
 /*
  * A vCPU that halts is made to run again, although that may be of no use, so many
- * times in this time.  After that it sleeps until the time is over.
+ * times at once.  After that at intervals that double, from the first to the
+ * second of these (ns).
  */
 #define SAVIC_MAX_RETRIES	8
-#define SAVIC_RETRY_PERIOD	(10 * NSEC_PER_MSEC)
-
-static enum hrtimer_restart savic_retry_timer_fn(struct hrtimer *timer)
-{
-	struct savic *savic = container_of(timer, struct savic, retry_timer);
-
-	set_bit(SAVIC_LOOK_AGAIN, &savic->flags);
-
-	/*
-	 * Rule 2, sender's side, as in savic_look_again(), but this may well
-	 * interrupt the vCPU on its way to sleep (look-again-vs-sleep).
-	 */
-	smp_mb__after_atomic();
-	kvm_vcpu_kick(savic->vcpu);
-
-	return HRTIMER_NORESTART;
-}
+#define SAVIC_RETRY_MIN		(10 * NSEC_PER_MSEC)
+#define SAVIC_RETRY_MAX		(160 * NSEC_PER_MSEC)
 
 /* If the vCPU must not retry now, then it will be woken as soon as it may. */
 static bool savic_may_retry(struct savic *savic)
 {
-	u64 now = ktime_get_ns();
+	ktime_t now = ktime_get();
 
-	if (now - savic->retry_start >= SAVIC_RETRY_PERIOD) {
-		savic->retry_start = now;
+	if (ktime_to_ns(ktime_sub(now, savic->retry_last)) > 2 * SAVIC_RETRY_MAX)
 		savic->nr_retries = 0;
-	}
 
 	if (savic->nr_retries < SAVIC_MAX_RETRIES) {
 		savic->nr_retries++;
-		return true;
+		savic->retry_interval = SAVIC_RETRY_MIN;
+	} else if (ktime_before(now, savic->retry_next)) {
+		savic_run_at(savic, savic->retry_next);
+		return false;
+	} else {
+		savic->retry_interval = min(2 * savic->retry_interval, SAVIC_RETRY_MAX);
 	}
 
-	hrtimer_start(&savic->retry_timer,
-		      ns_to_ktime(savic->retry_start + SAVIC_RETRY_PERIOD),
-		      HRTIMER_MODE_ABS);
-	return false;
+	savic->retry_last = now;
+	savic->retry_next = ktime_add_ns(now, savic->retry_interval);
+	return true;
 }
 
 /*
- * The vCPU halted with nothing pending in its APIC.  Its new MP state is already set.
+ * The vCPU halted with nothing pending in its APIC.  Its new MP state is already
+ * set.
  *
- * If the last VMRUN took nothing, then the engine was off at that time, but the
- * guest may have turned it on since, and halted.  So have another look, at
- * least if the guest is known to care (15.36.21.2).
+ * If the last VMRUN took nothing, then the engine was off at that time.  The guest
+ * may have turned it on since, and halted.  So have another look, if the guest has
+ * a backing page (15.36.21.2).
  *
- * A level-triggered vector that hardware has taken, that is not pending, and in
- * whose handler the guest hardly is, is one that the guest doesn't allow, or one
- * that it EOI'd without telling as its TMR doesn't say that it is
- * level-triggered.  Nobody is ever going to EOI it, so do that here lest its
- * line stay blocked.  If the line is still asserted then the I/O APIC sends the
- * vector once more.
- *
- * A guest that halts for good, or doesn't turn on the engine, must not keep the
- * CPU busy with either.
+ * The vCPU executed HLT, so it isn't handling an interrupt.  A level-triggered
+ * vector that hardware has taken, and that is neither pending nor EOI'd, was
+ * dropped by ALLOWED_IRR, or the guest EOI'd it without a VMGEXIT because TMR
+ * doesn't say that it is level-triggered.  KVM takes the HLT as the EOI, lest the
+ * line stay blocked.
  *
  * Return: as for exit handlers.
  */
 static int savic_handle_idle_hlt(struct kvm_vcpu *vcpu)
 {
 	struct vcpu_svm *svm = to_svm(vcpu);
+	struct vmcb_control_area *control = &svm->vmcb->control;
 	DECLARE_BITMAP(taken, KVM_NR_INTERRUPTS);
 	struct savic *savic = svm->savic;
-	bool look, eoi = false;
+	bool look, eoi;
 	int vector;
 
-	look = VALID_PAGE(READ_ONCE(savic->gpa)) && savic_request_not_taken(svm);
-	if (!savic_no_vectors(savic->level)) {
-		savic_level_taken(svm, taken);
-		eoi = !bitmap_empty(taken, KVM_NR_INTERRUPTS);
-	}
+	look = VALID_PAGE(READ_ONCE(savic->gpa)) &&
+	       (control->update_irr || control->int_ctl & V_NMI_PENDING_MASK);
+
+	savic_level_taken(svm, taken);
+	eoi = !bitmap_empty(taken, KVM_NR_INTERRUPTS);
 
 	if (likely(!look && !eoi) || !savic_may_retry(savic))
 		return 1;
@@ -796,6 +794,37 @@ int savic_handle_hlt(struct kvm_vcpu *vcpu)
 	return r;
 }
 
+/*
+ * An access to KVM's copy of a register.  As for any access to an x2APIC MSR,
+ * userspace's MSR filter doesn't apply.
+ */
+static int savic_emulate_x2apic_msr(struct kvm_vcpu *vcpu, u32 msr, bool write,
+				    u64 data)
+{
+	int r;
+
+	if (write) {
+		r = kvm_x2apic_msr_write(vcpu, msr, data);
+		if (r)
+			trace_kvm_msr_write_ex(msr, data);
+		else
+			trace_kvm_msr_write(msr, data);
+	} else {
+		r = kvm_x2apic_msr_read(vcpu, msr, &data);
+		if (r) {
+			trace_kvm_msr_read_ex(msr);
+		} else {
+			trace_kvm_msr_read(msr, data);
+			vcpu->arch.regs[VCPU_REGS_RAX] = (u32)data;
+			vcpu->arch.regs[VCPU_REGS_RDX] = data >> 32;
+		}
+	}
+
+	if (r)
+		svm_vmgexit_inject_exception(to_svm(vcpu), GP_VECTOR, true, 0);
+	return 1;
+}
+
 /**
  * savic_handle_msr_vmgexit - handle an RDMSR or WRMSR that the guest asks for
  * @vcpu: the calling vCPU, which is in Secure AVIC mode
@@ -815,8 +844,11 @@ int savic_handle_msr_vmgexit(struct kvm_vcpu *vcpu)
 	u64 data = (u32)vcpu->arch.regs[VCPU_REGS_RAX] |
 		   (u64)(u32)vcpu->arch.regs[VCPU_REGS_RDX] << 32;
 
+	if (msr < APIC_BASE_MSR || msr > APIC_BASE_MSR + 0xff)
+		return svm_invoke_exit_handler(vcpu, SVM_EXIT_MSR);
+
 	if (!write || !VALID_PAGE(READ_ONCE(svm->savic->gpa)))
-		goto common;
+		return savic_emulate_x2apic_msr(vcpu, msr, write, data);
 
 	switch (msr) {
 	case X2APIC_MSR(APIC_ICR):
@@ -830,154 +862,8 @@ int savic_handle_msr_vmgexit(struct kvm_vcpu *vcpu)
 		}
 		return savic_eoi(vcpu, -1);
 	default:
-		break;
+		return savic_emulate_x2apic_msr(vcpu, msr, write, data);
 	}
-
-common:
-	return svm_invoke_exit_handler(vcpu, SVM_EXIT_MSR);
-}
-
-/*
- * Set the backing page that KVM keeps mapped.  The VM's pages are found by their
- * GFNs with mmu_lock held, so that no mapping can be removed unnoticed meanwhile.
- */
-static void savic_set_page(struct kvm_vcpu *vcpu, gpa_t gpa)
-{
-	struct kvm_sev_info *sev = to_kvm_sev_info(vcpu->kvm);
-	struct savic *savic = to_svm(vcpu)->savic;
-
-	guard(write_lock)(&vcpu->kvm->mmu_lock);
-
-	if (VALID_PAGE(savic->gpa))
-		interval_tree_remove(&savic->page_node, &sev->savic_pages);
-
-	WRITE_ONCE(savic->gpa, gpa);
-
-	if (VALID_PAGE(gpa)) {
-		savic->page_node.start = gpa_to_gfn(gpa);
-		savic->page_node.last = gpa_to_gfn(gpa);
-		interval_tree_insert(&savic->page_node, &sev->savic_pages);
-	}
-}
-
-/* The next user of this APIC mustn't see this one's vectors. */
-static void savic_discard_vectors(struct savic *savic)
-{
-	savic_clear_vectors(savic->pending);
-
-	/*
-	 * Once the flag is taken nothing of the old vectors may be left.  Pairs
-	 * with test_and_clear_bit() in savic_prepare_vmrun()
-	 * (unregister-vs-vmrun).
-	 */
-	smp_mb__before_atomic();
-	set_bit(SAVIC_DISCARD_IRR, &savic->flags);
-}
-
-/*
- * If the guest has just destroyed @target, or created it anew, then hardware may still be using
- * the page that @vcpu is about to replace or unregister.  Have it leave guest mode first, the
- * request keeps it from going back on the old VMSA.
- */
-static void savic_leave_old_vmsa(struct kvm_vcpu *vcpu, struct kvm_vcpu *target)
-{
-	DECLARE_BITMAP(vcpus, KVM_MAX_VCPUS);
-
-	if (target == vcpu ||
-	    !kvm_test_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, target))
-		return;
-
-	/* This one waits, as in savic_invalidate_range(). */
-	bitmap_zero(vcpus, KVM_MAX_VCPUS);
-	__set_bit(target->vcpu_idx, vcpus);
-	kvm_make_vcpus_request_mask(vcpu->kvm, KVM_REQ_LOAD_PROTECTED_APIC_PAGE, vcpus);
-}
-
-/*
- * Register or unregister the backing page of @target.  The mutex keeps @target
- * from changing to another VMSA meanwhile, see savic_new_vmsa().
- *
- * Return: false if the request isn't valid.
- */
-static bool savic_register(struct kvm_vcpu *vcpu, struct kvm_vcpu *target)
-{
-	struct savic *savic = to_svm(target)->savic;
-	struct vcpu_svm *svm = to_svm(vcpu);
-	u64 gpa = vcpu->arch.regs[VCPU_REGS_RBX];
-	u64 action = svm->vmcb->control.exit_info_1;
-
-	guard(mutex)(&to_svm(target)->sev_es.snp_vmsa_mutex);
-
-	savic_leave_old_vmsa(vcpu, target);
-
-	switch (action) {
-	case SVM_VMGEXIT_SAVIC_REGISTER_GPA:
-		/*
-		 * Whether the page is there can change at any time, so don't
-		 * check now what has to be checked before VMRUN anyway.
-		 */
-		if (!page_address_valid(vcpu, gpa) ||
-		    !kvm_mem_is_private(vcpu->kvm, gpa_to_gfn(gpa)))
-			return false;
-
-		savic->page_owner = target == vcpu ? SAVIC_PAGE_OF_VMSA :
-						     SAVIC_PAGE_OF_NEXT_VMSA;
-		savic_set_page(target, gpa);
-		target->stat.savic_page_registrations++;
-
-		/*
-		 * Orders the GPA before the request, see savic_load_page()
-		 * (register-vs-load).
-		 */
-		kvm_make_request(KVM_REQ_LOAD_PROTECTED_APIC_PAGE, target);
-		break;
-	case SVM_VMGEXIT_SAVIC_UNREGISTER_GPA:
-		gpa = savic->gpa;
-		if (!VALID_PAGE(gpa))
-			return false;
-
-		savic_set_page(target, INVALID_PAGE);
-		savic_discard_vectors(savic);
-		vcpu->arch.regs[VCPU_REGS_RBX] = gpa;
-		break;
-	default:
-		return false;
-	}
-
-	trace_kvm_savic_register(vcpu, target->vcpu_id, gpa,
-				 action == SVM_VMGEXIT_SAVIC_UNREGISTER_GPA);
-
-	if (target != vcpu) {
-		/* It may have halted with something that waits for this page. */
-		set_bit(SAVIC_LOOK_AGAIN, &savic->flags);
-
-		/* Rule 2, as in savic_look_again() (register-vs-sleep). */
-		smp_mb__after_atomic();
-		kvm_vcpu_kick(target);
-	}
-	return true;
-}
-
-/* Registration of the backing page, see "Secure AVIC" in the GHCB specification. */
-static void savic_handle_register(struct kvm_vcpu *vcpu)
-{
-	struct vcpu_svm *svm = to_svm(vcpu);
-	u64 apic_id = vcpu->arch.regs[VCPU_REGS_RAX];
-	struct kvm_vcpu *target = vcpu;
-
-	if (apic_id != SVM_VMGEXIT_SAVIC_SELF_GPA) {
-		/* x2APIC IDs are vCPU IDs, and have 32 bits. */
-		target = NULL;
-		if (apic_id < KVM_MAX_VCPU_IDS)
-			target = kvm_get_vcpu_by_id(vcpu->kvm, apic_id);
-	}
-
-	if (!kvm_ghcb_rax_is_valid(svm) ||
-	    (svm->vmcb->control.exit_info_1 == SVM_VMGEXIT_SAVIC_REGISTER_GPA &&
-	     !kvm_ghcb_rbx_is_valid(svm)))
-		savic_refuse(svm, GHCB_ERR_MISSING_INPUT);
-	else if (!target || !savic_register(vcpu, target))
-		savic_refuse(svm, GHCB_ERR_INVALID_INPUT);
 }
 
 /* Fields of AVIC_NOACCEL's exit information (15.29.9.2). */
@@ -1026,237 +912,12 @@ int savic_handle_vmgexit(struct kvm_vcpu *vcpu)
 	return 1;
 }
 
-/* EXITINFO1 of VMEXIT_NPF: in the middle of what can't be restarted (15.36.21). */
-#define SAVIC_NPF_NOT_RESTARTABLE	BIT_ULL(63)
-
-/**
- * savic_handle_npf - catch nested page faults that are the end of the vCPU
- * @vcpu: a vCPU in Secure AVIC mode that just had a VMEXIT_NPF
- *
- * If hardware doesn't find the backing page, the VMSA stays busy for ever.  KVM
- * keeps the registered page mapped, so the guest uses another one.
- *
- * Return: 1 if it is an ordinary fault, 0 to exit to userspace.
- */
-int savic_handle_npf(struct kvm_vcpu *vcpu)
-{
-	struct vmcb_control_area *control = &to_svm(vcpu)->vmcb->control;
-
-	if (!(control->exit_info_1 & SAVIC_NPF_NOT_RESTARTABLE))
-		return 1;
-
-	vcpu_unimpl(vcpu,
-		    "Secure AVIC: fault on GPA 0x%llx can't be restarted, backing page is 0x%llx\n",
-		    control->exit_info_2, READ_ONCE(to_svm(vcpu)->savic->gpa));
-	kvm_prepare_unexpected_reason_exit(vcpu, control->exit_code);
-	return 0;
-}
-
-/**
- * savic_invalidate_range - SPTEs of a range of GFNs are about to be zapped
- * @kvm: any VM
- * @start: first GFN
- * @end: last GFN plus one
- *
- * Called with mmu_lock held for write.  The cost is that of finding the affected
- * vCPUs in a tree, which is empty for other VMs.  A vCPU whose backing page loses its
- * mapping while it is in guest mode can't ever run again, so get it out of
- * there first.  That looks at 4K pages only: there is no larger mapping of private
- * memory which a zap of other pages would remove as well, see savic_split_page().  The
- * vCPU has to take mmu_lock to put the page back before it can
- * re-enter, see savic_load_page().
- */
-void savic_invalidate_range(struct kvm *kvm, gfn_t start, gfn_t end)
-{
-	struct kvm_sev_info *sev = to_kvm_sev_info(kvm);
-	DECLARE_BITMAP(vcpus, KVM_MAX_VCPUS);
-	struct interval_tree_node *node;
-	struct kvm_vcpu *vcpu;
-
-	lockdep_assert_held_write(&kvm->mmu_lock);
-
-	node = interval_tree_iter_first(&sev->savic_pages, start, end - 1);
-	if (likely(!node))
-		return;
-
-	bitmap_zero(vcpus, KVM_MAX_VCPUS);
-
-	for (; node; node = interval_tree_iter_next(node, start, end - 1)) {
-		vcpu = container_of(node, struct savic, page_node)->vcpu;
-		vcpu->stat.savic_page_losses++;
-		__set_bit(vcpu->vcpu_idx, vcpus);
-	}
-
-	/*
-	 * Waits for the vCPUs to leave guest mode.  One that isn't in guest mode
-	 * sees the request after it has set IN_GUEST_MODE, and goes back
-	 * (zap-vs-entry).
-	 */
-	kvm_make_vcpus_request_mask(kvm, KVM_REQ_LOAD_PROTECTED_APIC_PAGE, vcpus);
-}
-
-/**
- * savic_page_lost - the vCPU got another root, in which nothing need be mapped
- * @vcpu: the loaded vCPU, in Secure AVIC mode
- */
-void savic_page_lost(struct kvm_vcpu *vcpu)
-{
-	if (VALID_PAGE(READ_ONCE(to_svm(vcpu)->savic->gpa)))
-		kvm_make_request(KVM_REQ_LOAD_PROTECTED_APIC_PAGE, vcpu);
-}
-
-/*
- * If the page is part of a 2M page of the RMP then split that before the page is used.  KVM
- * does so sooner or later, when the guest asks for another part of it, and zaps its mapping:
- * a fault on the backing page, from which hardware can't recover.  RMP entries that are
- * assigned don't grow.
- *
- * guest_memfd has no such pages yet.
- *
- * Return: 0, also if there is no page to be split, -EIO if PSMASH fails.
- */
-static int savic_split_page(struct kvm *kvm, gfn_t gfn)
-{
-	struct kvm_memory_slot *slot = gfn_to_memslot(kvm, gfn);
-	struct kvm_sev_info *sev = to_kvm_sev_info(kvm);
-	struct page *page;
-	bool assigned;
-	int level, r = 0;
-	kvm_pfn_t pfn;
-
-	if (!kvm_mem_is_private(kvm, gfn) || !kvm_slot_has_gmem(slot) ||
-	    kvm_gmem_get_pfn(kvm, slot, gfn, &pfn, &page, NULL))
-		return 0;
-
-	/*
-	 * If somebody else has just split it then there may be a fault that saw the 2M
-	 * page, and hasn't mapped it yet.  That is over when they unlock.
-	 */
-	mutex_lock(&sev->psmash_mutex);
-	if (!snp_lookup_rmpentry(pfn, &assigned, &level) && assigned &&
-	    level > PG_LEVEL_4K) {
-		if (snp_rmptable_psmash(pfn))
-			r = -EIO;
-
-		/* All of it, as another backing page may be in there. */
-		gfn = ALIGN_DOWN(gfn, KVM_PAGES_PER_HPAGE(PG_LEVEL_2M));
-		kvm_zap_gfn_range(kvm, gfn, gfn + KVM_PAGES_PER_HPAGE(PG_LEVEL_2M));
-	}
-	mutex_unlock(&sev->psmash_mutex);
-
-	kvm_release_page_unused(page);
-	return r;
-}
-
-/**
- * savic_load_page - map the registered backing page, if there is one
- * @vcpu: the loaded vCPU, which services KVM_REQ_LOAD_PROTECTED_APIC_PAGE
- *
- * Return: 1 on success or to try again, -EFAULT, or -EHWPOISON for bad memory, with
- * KVM_EXIT_MEMORY_FAULT if userspace or the guest took the page away, another error if
- * that is fatal.  But for success the request stays pending, i.e. the vCPU doesn't get into the
- * guest.  Userspace may repair the mapping and run the vCPU again.
- */
-int savic_load_page(struct kvm_vcpu *vcpu)
-{
-	struct savic *savic = to_svm(vcpu)->savic;
-	gpa_t gpa;
-	int r;
-
-	/*
-	 * The request was cleared before the GPA is read, whoever changes it
-	 * makes a new request after that (register-vs-load).  Likewise, whoever
-	 * zaps the mapping makes a new request before that (zap-vs-load), for
-	 * which they see the GPA of a page that was mapped (register-vs-zap).
-	 */
-	gpa = READ_ONCE(savic->gpa);
-	if (!VALID_PAGE(gpa))
-		return 1;
-
-	r = savic_split_page(vcpu->kvm, gpa_to_gfn(gpa));
-	if (!r)
-		r = kvm_tdp_try_map_private(vcpu, gpa);
-	trace_kvm_savic_load_page(vcpu, gpa, r);
-	if (!r) {
-		vcpu->stat.savic_page_loads++;
-		return 1;
-	}
-
-	kvm_make_request(KVM_REQ_LOAD_PROTECTED_APIC_PAGE, vcpu);
-
-	switch (r) {
-	case -EAGAIN:
-		/*
-		 * An invalidation is in progress, or a memslot is being deleted.
-		 * The latter waits for SRCU readers, let go of it.
-		 */
-		kvm_vcpu_srcu_read_unlock(vcpu);
-		cond_resched();
-		kvm_vcpu_srcu_read_lock(vcpu);
-		return 1;
-	case -EIO:
-	case -ENOMEM:
-		return r;
-	default:
-		kvm_prepare_memory_fault_exit(vcpu, gpa, PAGE_SIZE, true, false, true);
-		return r == -EHWPOISON ? r : -EFAULT;
-	}
-}
-
-/**
- * savic_request_vmsa - a guest asked for another VMSA for a vCPU, or for none
- * @vcpu: the vCPU that is to get it, not the one that asked for it
- * @create: false if there is to be no VMSA
- *
- * A page that a vCPU's creator registered on its behalf is for the VMSA that is
- * created next, however often the vCPU is destroyed before.
- *
- * The new VMSA gets what is posted from now on.  What was posted before is not
- * for it, and the old one gets nothing any more: the vCPU sees the request for the new
- * VMSA, which follows, before another VMRUN, or at the latest before it hands vectors to
- * one.  (If creation is deferred until INIT then the old one may lose vectors, as it would
- * by INIT.)
- *
- * Called with the vCPU's snp_vmsa_mutex held, i.e. not while the creator registers a
- * page (ap-creation-vs-destruction).
- */
-void savic_request_vmsa(struct kvm_vcpu *vcpu, bool create)
-{
-	struct savic *savic = to_svm(vcpu)->savic;
-
-	lockdep_assert_held(&to_svm(vcpu)->sev_es.snp_vmsa_mutex);
-
-	if (savic->page_owner != SAVIC_PAGE_OF_NEXT_VMSA)
-		savic->page_owner = SAVIC_PAGE_OF_OLD_VMSA;
-	else if (create)
-		savic->page_owner = SAVIC_PAGE_OF_VMSA;
-
-	savic_discard_vectors(savic);
-}
-
-/**
- * savic_new_vmsa - the vCPU is about to run on another VMSA, or on none
- * @vcpu: the vCPU itself
- *
- * The old VMSA's backing page is void now.  Until now it was kept mapped, as the
- * vCPU may have been in guest mode.
- *
- * Called with snp_vmsa_mutex held.
- */
-void savic_new_vmsa(struct kvm_vcpu *vcpu)
-{
-	lockdep_assert_held(&to_svm(vcpu)->sev_es.snp_vmsa_mutex);
-
-	if (to_svm(vcpu)->savic->page_owner == SAVIC_PAGE_OF_OLD_VMSA)
-		savic_set_page(vcpu, INVALID_PAGE);
-}
-
 /**
  * savic_init_vmcb - put the VMCB into the state for Secure AVIC
  * @svm: the vCPU, in Secure AVIC mode, at its creation, an INIT or AP Creation
  *
- * INIT changes nothing in the backing page, and with a new VMSA all was done when it was
- * asked for, see savic_request_vmsa().
+ * INIT changes nothing in the backing page.  For a new VMSA see
+ * savic_new_vmsa().
  */
 void savic_init_vmcb(struct vcpu_svm *svm)
 {
@@ -1312,8 +973,7 @@ int savic_vcpu_create(struct kvm_vcpu *vcpu)
 	static_branch_inc(&savic_used);
 	svm->savic->vcpu = vcpu;
 	svm->savic->gpa = INVALID_PAGE;
-	hrtimer_setup(&svm->savic->retry_timer, savic_retry_timer_fn,
-		      CLOCK_MONOTONIC, HRTIMER_MODE_ABS);
+	hrtimer_setup(&svm->savic->timer, savic_timer_fn, CLOCK_MONOTONIC, HRTIMER_MODE_ABS);
 	vcpu->arch.apic->guest_apic_protected = true;
 	vcpu->arch.apic->guest_apic_hidden = true;
 
@@ -1334,8 +994,7 @@ void savic_vcpu_free(struct kvm_vcpu *vcpu)
 	if (!svm->savic)
 		return;
 
-	hrtimer_cancel(&svm->savic->retry_timer);
-	savic_set_page(vcpu, INVALID_PAGE);
+	hrtimer_cancel(&svm->savic->timer);
 	kfree(svm->savic);
 	svm->savic = NULL;
 	static_branch_dec(&savic_used);
@@ -1345,8 +1004,10 @@ static void savic_show_vectors(struct seq_file *m, const char *name,
 			       const unsigned long *vectors)
 {
 	DECLARE_BITMAP(copy, KVM_NR_INTERRUPTS);
+	int i;
 
-	savic_read_vectors(copy, vectors);
+	for (i = 0; i < SAVIC_WORDS; i++)
+		copy[i] = READ_ONCE(vectors[i]);
 	seq_printf(m, "%s: %*pbl\n", name, KVM_NR_INTERRUPTS, copy);
 }
 

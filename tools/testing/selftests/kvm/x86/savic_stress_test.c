@@ -69,7 +69,7 @@ static void signal_eventfd(int fd)
 		    "Writing to an eventfd failed, errno %d", errno);
 }
 
-static void host_msi(struct guest_random_state *rng, u32 target)
+static void host_msi(struct kvm_random_state *rng, u32 target)
 {
 	u32 nr = account(target, MSI_VECTOR);
 
@@ -81,7 +81,7 @@ static void host_msi(struct guest_random_state *rng, u32 target)
 	account_use(KIND_MSI);
 }
 
-static void host_burst(struct guest_random_state *rng, u32 target)
+static void host_burst(struct kvm_random_state *rng, u32 target)
 {
 	u32 i, nr = 0;
 
@@ -95,7 +95,7 @@ static void host_burst(struct guest_random_state *rng, u32 target)
 	account_use(KIND_BURST);
 }
 
-static void host_irqfd(struct guest_random_state *rng, u32 target)
+static void host_irqfd(struct kvm_random_state *rng, u32 target)
 {
 	u32 nr = account(target, IRQFD_VECTOR);
 
@@ -104,7 +104,7 @@ static void host_irqfd(struct guest_random_state *rng, u32 target)
 	account_use(KIND_IRQFD);
 }
 
-static void host_edge(struct guest_random_state *rng, u32 target)
+static void host_edge(struct kvm_random_state *rng, u32 target)
 {
 	u32 nr = account(target, EDGE_VECTOR);
 
@@ -114,7 +114,7 @@ static void host_edge(struct guest_random_state *rng, u32 target)
 	account_use(KIND_EDGE);
 }
 
-static void host_level(struct guest_random_state *rng, u32 target)
+static void host_level(struct kvm_random_state *rng, u32 target)
 {
 	struct pollfd pfd = { .fd = resample_fd[target], .events = POLLIN };
 	u8 vector = LEVEL_VECTOR + target;
@@ -139,7 +139,7 @@ static void host_level(struct guest_random_state *rng, u32 target)
 	account_use(KIND_LEVEL);
 }
 
-static void host_toggle(struct guest_random_state *rng, u32 target)
+static void host_toggle(struct kvm_random_state *rng, u32 target)
 {
 	u32 nr;
 
@@ -161,7 +161,7 @@ static void host_toggle(struct guest_random_state *rng, u32 target)
 	}
 }
 
-static void host_nmi(struct guest_random_state *rng, u32 target)
+static void host_nmi(struct kvm_random_state *rng, u32 target)
 {
 	const enum kind kinds[] = { KIND_MSI_NMI, KIND_IOAPIC_NMI, KIND_IOCTL_NMI };
 	enum kind kind = kinds[random_below(rng, ARRAY_SIZE(kinds))];
@@ -198,11 +198,11 @@ static void host_nmi(struct guest_random_state *rng, u32 target)
 }
 
 /* Not a source: out to userspace and back, or a backing page that has to be mapped again. */
-static void host_disturb(struct guest_random_state *rng, u32 target)
+static void host_disturb(struct kvm_random_state *rng, u32 target)
 {
 	u8 *hva = addr_gpa2hva(vm, books->page[target]);
 
-	if (guest_random_bool(rng)) {
+	if (kvm_random_bool(rng)) {
 		pthread_kill(vcpu_threads[target], SIGUSR1);
 		account_use(KIND_SIGNAL);
 	} else {
@@ -216,7 +216,7 @@ static void host_disturb(struct guest_random_state *rng, u32 target)
 }
 
 static struct source {
-	void (*fn)(struct guest_random_state *rng, u32 target);
+	void (*fn)(struct kvm_random_state *rng, u32 target);
 	pthread_t thread;
 } sources[] = {
 	{ host_msi },
@@ -232,8 +232,8 @@ static struct source {
 static void *source_thread(void *arg)
 {
 	struct source *source = arg;
-	struct guest_random_state rng =
-		new_guest_random_state(books->seed + NR_VCPUS + (source - sources));
+	struct kvm_random_state rng =
+		new_kvm_random_state(books->seed + NR_VCPUS + (source - sources));
 
 	while (!READ_ONCE(books->stop))
 		source->fn(&rng, random_below(&rng, NR_VCPUS));

@@ -140,9 +140,9 @@ static inline void nmi_unlock(u32 vcpu)
 	__sync_lock_release(&books->nmi_lock[vcpu]);
 }
 
-static inline u32 random_below(struct guest_random_state *rng, u32 limit)
+static inline u32 random_below(struct kvm_random_state *rng, u32 limit)
 {
-	return guest_random_u32(rng) % limit;
+	return kvm_random_u32(rng) % limit;
 }
 
 /*

@@ -75,7 +75,7 @@ static void guest_wrmsr(u32 reg, u64 val)
 }
 
 /* ICR without the vector, and the vCPUs that it is for. */
-static u64 random_icr(struct guest_random_state *rng, u32 id, u32 *targets)
+static u64 random_icr(struct kvm_random_state *rng, u32 id, u32 *targets)
 {
 	const u32 all = BIT(NR_VCPUS) - 1;
 	u32 set = random_below(rng, all) + 1;
@@ -108,7 +108,7 @@ static void wait_for_ipi(u32 targets, u8 vector)
 }
 
 /* As Linux does it: the sender has set IRR when it tells KVM. */
-static void guest_ipi(struct guest_random_state *rng, u32 id)
+static void guest_ipi(struct kvm_random_state *rng, u32 id)
 {
 	u8 vector = IPI_VECTOR + id;
 	u32 targets, target;
@@ -126,7 +126,7 @@ static void guest_ipi(struct guest_random_state *rng, u32 id)
 }
 
 /* By a #VC: KVM delivers. */
-static void guest_forwarded_ipi(struct guest_random_state *rng, u32 id)
+static void guest_forwarded_ipi(struct kvm_random_state *rng, u32 id)
 {
 	u8 vector = FORWARD_VECTOR + id;
 	u32 targets, target;
@@ -141,11 +141,11 @@ static void guest_forwarded_ipi(struct guest_random_state *rng, u32 id)
 	account_use(KIND_FORWARDED_IPI);
 }
 
-static void guest_nmi(struct guest_random_state *rng, u32 id)
+static void guest_nmi(struct kvm_random_state *rng, u32 id)
 {
 	u32 target = random_below(rng, NR_VCPUS);
 	u64 icr = (u64)target << 32 | APIC_DM_NMI;
-	bool request = guest_random_bool(rng);
+	bool request = kvm_random_bool(rng);
 	u32 nr;
 
 	if (target == id || !nmi_trylock(target))
@@ -163,11 +163,11 @@ static void guest_nmi(struct guest_random_state *rng, u32 id)
 	account_use(request ? KIND_NMI_REQ : KIND_FORWARDED_NMI);
 }
 
-static void guest_self_ipi(struct guest_random_state *rng, u32 id)
+static void guest_self_ipi(struct kvm_random_state *rng, u32 id)
 {
 	u32 nr = account(id, SELF_VECTOR);
 
-	if (guest_random_bool(rng))
+	if (kvm_random_bool(rng))
 		wrmsr(X2APIC_MSR(APIC_SELF_IPI), SELF_VECTOR);
 	else
 		wrmsr(X2APIC_MSR(APIC_ICR), APIC_DEST_SELF | SELF_VECTOR);
@@ -176,10 +176,10 @@ static void guest_self_ipi(struct guest_random_state *rng, u32 id)
 	account_use(KIND_SELF_IPI);
 }
 
-static void guest_oneshot(struct guest_random_state *rng, u32 id)
+static void guest_oneshot(struct kvm_random_state *rng, u32 id)
 {
 	static const u8 divide[] = { 0x0, 0x1, 0x2, 0x3, 0x8, 0x9, 0xa, 0xb };
-	enum kind kind = guest_random_bool(rng) ? KIND_ONESHOT : KIND_DEADLINE;
+	enum kind kind = kvm_random_bool(rng) ? KIND_ONESHOT : KIND_DEADLINE;
 	u32 nr = account(id, ONESHOT_VECTOR);
 
 	if (kind == KIND_ONESHOT) {
@@ -193,7 +193,7 @@ static void guest_oneshot(struct guest_random_state *rng, u32 id)
 		wrmsr(MSR_IA32_TSC_DEADLINE, rdtsc() + random_below(rng, 1000000));
 	}
 
-	if (guest_random_bool(rng)) {
+	if (kvm_random_bool(rng)) {
 		while (nr_received(id, ONESHOT_VECTOR) < nr) {
 			safe_halt();
 			cli();
@@ -205,7 +205,7 @@ static void guest_oneshot(struct guest_random_state *rng, u32 id)
 }
 
 /* What is in between the last one and the stop isn't known. */
-static void guest_periodic(struct guest_random_state *rng, u32 id)
+static void guest_periodic(struct kvm_random_state *rng, u32 id)
 {
 	u32 nr = nr_received(id, PERIODIC_VECTOR) + 3;
 
@@ -240,7 +240,7 @@ static void guest_toggle(u32 id)
 	}
 }
 
-static void guest_idle(struct guest_random_state *rng)
+static void guest_idle(struct kvm_random_state *rng)
 {
 	u32 i;
 
@@ -294,7 +294,7 @@ static void guest_setup(u32 id)
 
 void savic_stress_guest(u32 id)
 {
-	struct guest_random_state rng = new_guest_random_state(books->seed + id);
+	struct kvm_random_state rng = new_kvm_random_state(books->seed + id);
 
 	/* Two register accesses each, so one vCPU after the other. */
 	while (READ_ONCE(books->nr_started) < id)

@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Secure AVIC: the backing pages of SEV-SNP guests' local APICs.
+ *
+ * Hardware reads and writes the backing page from VMRUN to #VMEXIT.  A nested
+ * page fault on that page can't be restarted: the VMSA stays busy for ever.  So
+ * KVM keeps the page that the guest registered mapped while the vCPU is in guest
+ * mode:
+ *
+ *   - Whoever zaps the mapping first makes KVM_REQ_LOAD_PROTECTED_APIC_PAGE and
+ *     waits for the vCPU to leave guest mode, all with mmu_lock held for write.
+ *   - The vCPU services the request before it enters the guest, by taking the
+ *     fault on behalf of hardware.  That takes mmu_lock, i.e. waits for the zap.
+ *   - Whoever registers another page changes savic->gpa like a zap: with mmu_lock
+ *     held for write, and after the vCPU has left guest mode.
+ *
+ * A registration ends when the vCPU gets another VMSA, or none.  If another vCPU
+ * registered the page, then it is for the VMSA that the vCPU gets next.
+ *
+ * Section numbers are of the AMD64 APM vol. 2, rev. 3.44.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/kvm_host.h>
+
+#include "lapic.h"
+#include "mmu.h"
+#include "x86.h"
+#include "svm.h"
+#include "savic.h"
+#include "savic_trace.h"
+
+/* Have @vcpus leave guest mode, and load their pages before they go back. */
+static void savic_make_load_requests(struct kvm *kvm, unsigned long *vcpus)
+{
+	lockdep_assert_held_write(&kvm->mmu_lock);
+
+	/*
+	 * This request waits.  A vCPU that isn't in guest mode sees the request
+	 * after it has set IN_GUEST_MODE, and goes back (zap-vs-entry).
+	 */
+	kvm_make_vcpus_request_mask(kvm, KVM_REQ_LOAD_PROTECTED_APIC_PAGE, vcpus);
+}
+
+/**
+ * savic_invalidate_range - SPTEs of a range of GFNs are about to be zapped
+ * @kvm: any VM
+ * @start: first GFN
+ * @end: last GFN plus one
+ *
+ * Called with mmu_lock held for write, before the zap.
+ */
+void savic_invalidate_range(struct kvm *kvm, gfn_t start, gfn_t end)
+{
+	DECLARE_BITMAP(vcpus, KVM_MAX_VCPUS);
+	struct kvm_vcpu *vcpu;
+	bool found = false;
+	unsigned long i;
+
+	lockdep_assert_held_write(&kvm->mmu_lock);
+
+	if (!static_branch_unlikely(&savic_used) || !savic_enabled_for_vm(kvm))
+		return;
+
+	bitmap_zero(vcpus, KVM_MAX_VCPUS);
+
+	kvm_for_each_vcpu(i, vcpu, kvm) {
+		gpa_t gpa = to_svm(vcpu)->savic->gpa;
+
+		if (!VALID_PAGE(gpa) || gpa_to_gfn(gpa) < start ||
+		    gpa_to_gfn(gpa) >= end)
+			continue;
+
+		vcpu->stat.savic_page_losses++;
+		__set_bit(i, vcpus);
+		found = true;
+	}
+
+	if (found)
+		savic_make_load_requests(kvm, vcpus);
+}
+
+/**
+ * savic_reload_page - map the page in the vCPU's new TDP root as well
+ * @vcpu: the loaded vCPU, in Secure AVIC mode
+ */
+void savic_reload_page(struct kvm_vcpu *vcpu)
+{
+	if (VALID_PAGE(READ_ONCE(to_svm(vcpu)->savic->gpa)))
+		kvm_make_request(KVM_REQ_LOAD_PROTECTED_APIC_PAGE, vcpu);
+}
+
+/**
+ * savic_load_page - map the registered backing page, if there is one
+ * @vcpu: the loaded vCPU, which services KVM_REQ_LOAD_PROTECTED_APIC_PAGE
+ *
+ * Return: 1 on success or to try again.  -EFAULT, or -EHWPOISON for bad memory,
+ * with KVM_EXIT_MEMORY_FAULT if userspace or the guest took the page away.
+ * Another error if that is fatal.  But for success the request stays pending,
+ * i.e. the vCPU doesn't get into the guest.  Userspace may repair the mapping
+ * and run the vCPU again.
+ */
+int savic_load_page(struct kvm_vcpu *vcpu)
+{
+	struct savic *savic = to_svm(vcpu)->savic;
+	gpa_t gpa;
+	int r;
+
+	/*
+	 * The request was cleared before the GPA is read.  Whoever changes the
+	 * GPA makes a request after that (register-vs-load), and whoever zaps the
+	 * mapping makes one before that (zap-vs-load).
+	 */
+	gpa = READ_ONCE(savic->gpa);
+	if (!VALID_PAGE(gpa))
+		return 1;
+
+	r = kvm_tdp_try_map_private(vcpu, gpa);
+	trace_kvm_savic_load_page(vcpu, gpa, r);
+	if (!r) {
+		vcpu->stat.savic_page_loads++;
+		return 1;
+	}
+
+	kvm_make_request(KVM_REQ_LOAD_PROTECTED_APIC_PAGE, vcpu);
+
+	/*
+	 * An INIT may replace the VMSA, and with it the page.  It is handled
+	 * further down on the way to the guest.
+	 */
+	if (test_bit(KVM_APIC_INIT, &vcpu->arch.apic->pending_events))
+		return 1;
+
+	switch (r) {
+	case -EAGAIN:
+		/*
+		 * An invalidation is in progress, or a memslot is being deleted.
+		 * The latter waits for SRCU readers.
+		 */
+		kvm_vcpu_srcu_read_unlock(vcpu);
+		cond_resched();
+		kvm_vcpu_srcu_read_lock(vcpu);
+		return 1;
+	case -EIO:
+	case -ENOMEM:
+		return r;
+	default:
+		kvm_prepare_memory_fault_exit(vcpu, gpa, PAGE_SIZE, true, false, true);
+		return r == -EHWPOISON ? r : -EFAULT;
+	}
+}
+
+/* EXITINFO1 of VMEXIT_NPF: hardware can't restart what it did (15.36.21). */
+#define SAVIC_NPF_NOT_RESTARTABLE	BIT_ULL(63)
+
+/**
+ * savic_handle_npf - catch nested page faults that are the end of the vCPU
+ * @vcpu: a vCPU in Secure AVIC mode that just had a VMEXIT_NPF
+ *
+ * KVM keeps the registered page mapped, i.e. the guest uses another one.
+ *
+ * Return: 1 if it is an ordinary fault, 0 to exit to userspace.
+ */
+int savic_handle_npf(struct kvm_vcpu *vcpu)
+{
+	struct vmcb_control_area *control = &to_svm(vcpu)->vmcb->control;
+
+	if (!(control->exit_info_1 & SAVIC_NPF_NOT_RESTARTABLE))
+		return 1;
+
+	vcpu_unimpl(vcpu,
+		    "Secure AVIC: fault on GPA 0x%llx can't be restarted, backing page is 0x%llx\n",
+		    control->exit_info_2, READ_ONCE(to_svm(vcpu)->savic->gpa));
+	kvm_prepare_unexpected_reason_exit(vcpu, control->exit_code);
+	return 0;
+}
+
+/*
+ * Set the backing page that KVM keeps mapped.  Hardware may be using the old one
+ * until the vCPU has left guest mode.
+ */
+static void savic_set_page(struct kvm_vcpu *vcpu, gpa_t gpa)
+{
+	struct savic *savic = to_svm(vcpu)->savic;
+	DECLARE_BITMAP(vcpus, KVM_MAX_VCPUS);
+	struct kvm *kvm = vcpu->kvm;
+
+	bitmap_zero(vcpus, KVM_MAX_VCPUS);
+	__set_bit(vcpu->vcpu_idx, vcpus);
+
+	write_lock(&kvm->mmu_lock);
+	if (VALID_PAGE(savic->gpa))
+		savic_make_load_requests(kvm, vcpus);
+	WRITE_ONCE(savic->gpa, gpa);
+	write_unlock(&kvm->mmu_lock);
+
+	/* Orders the GPA before the request (register-vs-load). */
+	kvm_make_request(KVM_REQ_LOAD_PROTECTED_APIC_PAGE, vcpu);
+}
+
+/*
+ * Register or unregister the backing page of @target.  The mutex keeps @target
+ * from changing to another VMSA meanwhile.
+ *
+ * Return: false if the request isn't valid.
+ */
+static bool savic_register(struct kvm_vcpu *vcpu, struct kvm_vcpu *target)
+{
+	struct savic *savic = to_svm(target)->savic;
+	struct vcpu_svm *svm = to_svm(vcpu);
+	u64 gpa = vcpu->arch.regs[VCPU_REGS_RBX];
+	u64 action = svm->vmcb->control.exit_info_1;
+
+	guard(mutex)(&to_svm(target)->sev_es.snp_vmsa_mutex);
+
+	switch (action) {
+	case SVM_VMGEXIT_SAVIC_REGISTER_GPA:
+		/*
+		 * Whether the page is there can change at any time, so don't
+		 * check now what has to be checked before VMRUN anyway.
+		 */
+		if (!page_address_valid(vcpu, gpa) ||
+		    !kvm_mem_is_private(vcpu->kvm, gpa_to_gfn(gpa)))
+			return false;
+
+		savic->page_for_next_vmsa = target != vcpu;
+		savic_set_page(target, gpa);
+		target->stat.savic_page_registrations++;
+		break;
+	case SVM_VMGEXIT_SAVIC_UNREGISTER_GPA:
+		gpa = savic->gpa;
+		if (!VALID_PAGE(gpa))
+			return false;
+
+		savic_set_page(target, INVALID_PAGE);
+		savic_discard_vectors(savic);
+		vcpu->arch.regs[VCPU_REGS_RBX] = gpa;
+		break;
+	default:
+		return false;
+	}
+
+	trace_kvm_savic_register(vcpu, target->vcpu_id, gpa,
+				 action == SVM_VMGEXIT_SAVIC_UNREGISTER_GPA);
+
+	if (target != vcpu) {
+		/*
+		 * @target may have halted with something that waits for this page.
+		 * Rule 2 in savic.c, sender's side (look-again-vs-sleep).
+		 */
+		set_bit(SAVIC_LOOK_AGAIN, &savic->flags);
+		smp_mb__after_atomic();
+		kvm_vcpu_kick(target);
+	}
+	return true;
+}
+
+/**
+ * savic_handle_register - handle SVM_VMGEXIT_SAVIC (GHCB, "Secure AVIC")
+ * @vcpu: the calling vCPU, in Secure AVIC mode
+ */
+void savic_handle_register(struct kvm_vcpu *vcpu)
+{
+	struct vcpu_svm *svm = to_svm(vcpu);
+	u64 apic_id = vcpu->arch.regs[VCPU_REGS_RAX];
+	struct kvm_vcpu *target = vcpu;
+
+	if (apic_id != SVM_VMGEXIT_SAVIC_SELF_GPA) {
+		/* x2APIC IDs are vCPU IDs, and have 32 bits. */
+		target = NULL;
+		if (apic_id < KVM_MAX_VCPU_IDS)
+			target = kvm_get_vcpu_by_id(vcpu->kvm, apic_id);
+	}
+
+	if (!kvm_ghcb_rax_is_valid(svm) ||
+	    (svm->vmcb->control.exit_info_1 == SVM_VMGEXIT_SAVIC_REGISTER_GPA &&
+	     !kvm_ghcb_rbx_is_valid(svm)))
+		savic_refuse(svm, GHCB_ERR_MISSING_INPUT);
+	else if (!target || !savic_register(vcpu, target))
+		savic_refuse(svm, GHCB_ERR_INVALID_INPUT);
+}
+
+/**
+ * savic_request_vmsa - a guest asked for another VMSA for a vCPU, or for none
+ * @vcpu: the vCPU that is to get it, not the one that asked for it
+ * @on_init: the current VMSA goes on until an INIT
+ *
+ * What was posted before is not for the new VMSA.  The old one goes on until the
+ * vCPU leaves guest mode, or until the INIT.
+ *
+ * Called with @vcpu's snp_vmsa_mutex held, after the request for the new VMSA was
+ * made.  The vCPU can't get back to the guest on the old one.
+ */
+void savic_request_vmsa(struct kvm_vcpu *vcpu, bool on_init)
+{
+	struct savic *savic = to_svm(vcpu)->savic;
+	DECLARE_BITMAP(vcpus, KVM_MAX_VCPUS);
+
+	lockdep_assert_held(&to_svm(vcpu)->sev_es.snp_vmsa_mutex);
+
+	savic->discard_at_init = on_init;
+	if (on_init)
+		return;
+
+	/* This request waits until the vCPU has left guest mode. */
+	bitmap_zero(vcpus, KVM_MAX_VCPUS);
+	__set_bit(vcpu->vcpu_idx, vcpus);
+	kvm_make_vcpus_request_mask(vcpu->kvm, KVM_REQ_LOAD_PROTECTED_APIC_PAGE, vcpus);
+
+	savic_discard_vectors(savic);
+}
+
+/**
+ * savic_new_vmsa - the vCPU is about to run on another VMSA, or on none
+ * @vcpu: the vCPU itself
+ * @valid: there is another VMSA
+ *
+ * Called with snp_vmsa_mutex held.
+ */
+void savic_new_vmsa(struct kvm_vcpu *vcpu, bool valid)
+{
+	struct savic *savic = to_svm(vcpu)->savic;
+
+	lockdep_assert_held(&to_svm(vcpu)->sev_es.snp_vmsa_mutex);
+
+	if (savic->discard_at_init)
+		savic_discard_vectors(savic);
+
+	if (!savic->page_for_next_vmsa)
+		savic_set_page(vcpu, INVALID_PAGE);
+	else if (valid)
+		savic->page_for_next_vmsa = false;
+}
