@@ -1185,10 +1185,10 @@ static void test_always_intercepted(void)
 
 	for (int i = 100; i < 106; i++)
 		r[i] = 0;
+	other.vmcb->exit_code = 0;
 	ap_run(ap_once, g_spin);
 	if (!check(eventually(&r[100]), "vCPU 1 runs"))
 		return;
-	other.vmcb->exit_code = 0;
 	ap_init();
 	check(eventually(&other.vmcb->exit_code) && other.vmcb->exit_code == EXIT_INIT, "INIT");
 	ap_restart();

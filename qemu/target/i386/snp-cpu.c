@@ -25,6 +25,7 @@
 #define SEV_EAX_VMGEXIT_PARAM       (1U << 17)
 #define SEV_EAX_SECURE_AVIC         (1U << 26)
 #define SEV_EAX_ALLOWED_FEATURES    (1U << 27)
+#define SEV_EAX_IN_USE_WRITE        (1U << 30)
 
 /* CPUID Fn8000_000A_EDX */
 #define SVM_EDX_IDLE_HLT            (1U << 30)
@@ -155,6 +156,9 @@ void snp_host_cpuid(X86CPU *cpu, uint32_t index, uint32_t *eax,
                SEV_EAX_TSC_AUX | SEV_EAX_COHERENT | SEV_EAX_64BIT_HOST |
                SEV_EAX_DEBUG_VIRT | SEV_EAX_VMGEXIT_PARAM |
                SEV_EAX_SECURE_AVIC | SEV_EAX_ALLOWED_FEATURES;
+        if (snp_in_use_write_allowed(&cpu->env)) {
+            *eax |= SEV_EAX_IN_USE_WRITE;
+        }
         *ebx = SEV_C_BIT_POS | (SNP_HOST_PHYS_BITS - cpu->phys_bits) << 6 |
                SNP_NR_VMPLS << 12;
         *ecx = SEV_MAX_ASID;

@@ -15,6 +15,7 @@
 
 #include "cpu.h"
 #include "snp-cpu.h"
+#include "snp-readings.h"
 
 /* VMCB 090h */
 #define SVM_NESTED_CTL_NP           (1ULL << 0)
@@ -166,11 +167,14 @@ void snp_rmp_unlock(void);
 void snp_rmp_flush_tlbs(CPUX86State *env);
 /*
  * Pages in use by a running VMRUN (VMCB, VMSA, AVIC pages): RMPUPDATE fails
- * with FAIL_INUSE. Called around guest mode, by the CPU itself.
+ * with FAIL_INUSE, and software's writes with an RMP violation. Called around
+ * guest mode, by the CPU itself.
  */
-void snp_page_set_in_use(hwaddr spa, bool in_use);
+void snp_page_set_in_use(CPUX86State *env, hwaddr spa, bool in_use);
 /* Does @cs use the page like that now? From any thread. */
 bool snp_page_in_use_by(CPUState *cs, hwaddr spa);
+/* Is a write by software or a device refused because of it? */
+bool snp_in_use_write_refused(CPUX86State *env, hwaddr spa);
 /* RESET and INIT: the CPU uses no page any more. */
 void snp_rmp_cpu_reset(CPUState *cs);
 /* VMRUN's check of the VMSA page (15.36.12). */

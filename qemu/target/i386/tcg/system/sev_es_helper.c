@@ -531,7 +531,7 @@ bool sev_vmrun_control_ok(CPUX86State *env, uint64_t nested_ctl, uint32_t asid)
     env->sev.ghcb = 0;
     if (snp_enabled(env)) {
         env->sev.vmcb_in_use = true;
-        snp_page_set_in_use(env->vm_vmcb, true);
+        snp_page_set_in_use(env, env->vm_vmcb, true);
     }
 
     if (!(env->sev.syscfg & SYSCFG_MEM_ENCRYPTION_MOD_EN)) {
@@ -727,7 +727,7 @@ void sev_es_vmrun(CPUX86State *env, uintptr_t ra)
     env->sev.vmsa = vmsa;
     if (snp_enabled(env)) {
         env->sev.vmsa_in_use = true;
-        snp_page_set_in_use(vmsa, true);
+        snp_page_set_in_use(env, vmsa, true);
     }
 
     /*
@@ -924,11 +924,11 @@ void sev_es_vmexit(CPUX86State *env)
 void sev_clear_guest(CPUX86State *env)
 {
     if (env->sev.vmcb_in_use) {
-        snp_page_set_in_use(env->vm_vmcb, false);
+        snp_page_set_in_use(env, env->vm_vmcb, false);
         env->sev.vmcb_in_use = false;
     }
     if (env->sev.vmsa_in_use) {
-        snp_page_set_in_use(env->sev.vmsa, false);
+        snp_page_set_in_use(env, env->sev.vmsa, false);
         env->sev.vmsa_in_use = false;
     }
     env->sev.nested_ctl = 0;

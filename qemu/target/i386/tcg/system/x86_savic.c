@@ -122,10 +122,10 @@ static void savic_set_page_in_use(CPUX86State *env, const SavicPage *p)
         return;
     }
     if (env->sev.savic_page_in_use) {
-        snp_page_set_in_use(env->sev.savic_page_in_use - 1, false);
+        snp_page_set_in_use(env, env->sev.savic_page_in_use - 1, false);
     }
     if (page) {
-        snp_page_set_in_use(page - 1, true);
+        snp_page_set_in_use(env, page - 1, true);
     }
     env->sev.savic_page_in_use = page;
 }

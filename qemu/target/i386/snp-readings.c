@@ -1,0 +1,163 @@
+/*
+ * Properties for the readings of the manual that an SNP host can play (TCG)
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qapi/visitor.h"
+#include "qom/object.h"
+#include "cpu.h"
+#include "snp-readings.h"
+
+typedef struct SnpReadingProperty {
+    const char *name;
+    const char *values[5];      /* the default first; ends with NULL */
+    const char *description;
+} SnpReadingProperty;
+
+static const SnpReadingProperty properties[SNP_NR_READINGS] = {
+    [SNP_READING_REQUESTS] = {
+        "x-savic-requests", { "kept", "cleared" },
+        "UPDATE_IRR, REQUESTED_IRR and V_NMI_PENDING when VMRUN fails or "
+        "finds the engine off",
+    },
+    [SNP_READING_VNMI_TAKEN] = {
+        "x-savic-nmi-taken", { "vmrun", "vmexit" },
+        "What clears V_NMI_PENDING in the VMCB",
+    },
+    [SNP_READING_VNMI_DENIED] = {
+        "x-savic-nmi-denied", { "dropped", "kept" },
+        "V_NMI_PENDING without AllowedNmi",
+    },
+    [SNP_READING_IDLE_HLT_PRIORITY] = {
+        "x-idle-hlt-priority", { "ppr", "tpr" },
+        "What an interrupt has to be above for Idle-HLT",
+    },
+    [SNP_READING_IDLE_HLT_IF] = {
+        "x-idle-hlt-if", { "ignored", "honoured" },
+        "RFLAGS.IF for Idle-HLT",
+    },
+    [SNP_READING_IDLE_HLT_SHADOW] = {
+        "x-idle-hlt-shadow", { "ignored", "honoured" },
+        "An interrupt shadow for Idle-HLT",
+    },
+    [SNP_READING_IDLE_HLT_NMI] = {
+        "x-idle-hlt-nmi", { "unmasked", "any" },
+        "A virtual NMI that counts for Idle-HLT",
+    },
+    [SNP_READING_IDLE_HLT_GIF] = {
+        "x-idle-hlt-gif", { "ignored", "honoured" },
+        "VGIF for Idle-HLT",
+    },
+    [SNP_READING_IDLE_HLT_SPURIOUS] = {
+        "x-idle-hlt-spurious", { "off", "on" },
+        "Idle-HLT exits although something is pending",
+    },
+    [SNP_READING_DOORBELL_CPUID] = {
+        "x-doorbell-cpuid", { "ignored", "needed" },
+        "The doorbell without Fn8000_000A EDX[13]",
+    },
+    [SNP_READING_DOORBELL_ORDER] = {
+        "x-doorbell-order", { "prompt", "late" },
+        "When the doorbell is seen",
+    },
+    [SNP_READING_DOORBELL_ENTRY] = {
+        "x-doorbell-entry", { "taken", "lost" },
+        "The doorbell for a CPU that is not yet in guest mode",
+    },
+    [SNP_READING_IN_USE_WRITE] = {
+        "x-in-use-write", { "fault", "allowed" },
+        "Writes to the VMCB, VMSA or backing page of a running vCPU "
+        "(Fn8000_001F EAX[30])",
+    },
+    [SNP_READING_RMP_BUSY] = {
+        "x-rmp-busy", { "never", "rmpupdate", "psmash", "both" },
+        "Instructions that fail for a moment: RMPUPDATE with FAIL_OVERLAP, "
+        "PSMASH with FAIL_INUSE",
+    },
+    [SNP_READING_PAGE_IN_USE] = {
+        "x-savic-page-in-use", { "control", "never", "vmrun" },
+        "From when on the backing page is in use",
+    },
+    [SNP_READING_SELF_ICR] = {
+        "x-savic-self-icr", { "invalid", "accelerated", "unaccelerated" },
+        "ICR with shorthand self that is not fixed and edge",
+    },
+    [SNP_READING_NOT_ALLOWED] = {
+        "x-savic-not-allowed", { "invalid", "off" },
+        "Secure AVIC with ALLOWED_SEV_FEATURES not enabled",
+    },
+    [SNP_READING_CONTROL_WRITE] = {
+        "x-savic-control-write", { "page", "vmcb" },
+        "What a WRMSR that turns the engine on looks at",
+    },
+    [SNP_READING_EXIT_INT_INFO] = {
+        "x-savic-exit-int-info", { "both", "vmsa" },
+        "Where an interrupted event is saved",
+    },
+    [SNP_READING_UNVALIDATED] = {
+        "x-savic-unvalidated", { "vc", "invalid" },
+        "VMRUN with a backing page that is not validated",
+    },
+    [SNP_READING_TMR] = {
+        "x-savic-tmr", { "kept", "cleared" },
+        "TMR of a vector from REQUESTED_IRR",
+    },
+};
+
+static void get_reading(Object *obj, Visitor *v, const char *name,
+                        void *opaque, Error **errp)
+{
+    const SnpReadingProperty *p = opaque;
+    g_autofree char *value =
+        g_strdup(p->values[X86_CPU(obj)->snp.readings[p - properties]]);
+
+    visit_type_str(v, name, &value, errp);
+}
+
+static void set_reading(Object *obj, Visitor *v, const char *name,
+                        void *opaque, Error **errp)
+{
+    const SnpReadingProperty *p = opaque;
+    g_autofree char *value = NULL;
+    g_autoptr(GString) allowed = g_string_new(NULL);
+
+    if (!visit_type_str(v, name, &value, errp)) {
+        return;
+    }
+    for (int i = 0; p->values[i]; i++) {
+        if (!strcmp(value, p->values[i])) {
+            X86_CPU(obj)->snp.readings[p - properties] = i;
+            return;
+        }
+        g_string_append_printf(allowed, "%s%s", i ? ", " : "", p->values[i]);
+    }
+    error_setg(errp, "%s=%s: allowed values are %s", name, value,
+               allowed->str);
+}
+
+void snp_readings_class_init(ObjectClass *oc)
+{
+    for (int i = 0; i < SNP_NR_READINGS; i++) {
+        const SnpReadingProperty *p = &properties[i];
+
+        object_class_property_add(oc, p->name, "str", get_reading,
+                                  set_reading, NULL, (void *)p);
+        object_class_property_set_description(oc, p->name, p->description);
+    }
+}
+
+bool snp_readings_check(X86CPU *cpu, Error **errp)
+{
+    for (int i = 0; i < SNP_NR_READINGS; i++) {
+        if (cpu->snp.readings[i] && !cpu->snp_host) {
+            error_setg(errp, "%s=%s: only with -machine q35,snp-host=on",
+                       properties[i].name,
+                       properties[i].values[cpu->snp.readings[i]]);
+            return false;
+        }
+    }
+    return true;
+}
