@@ -262,6 +262,7 @@ extern u8 idt[256][16];
 static void faults(u32 vector, u32 error, const char *what)
 {
 	check(ex_vector == vector && ex_error == error, "%s (vector %d, error code 0x%x)", what, (int)ex_vector, ex_error);
+	wrmsr(MSR_X2APIC_EOI, 0);
 }
 
 static void take(u32 vector)
@@ -318,20 +319,25 @@ static void test_ext(void)
 	faults(NP, in_idt, "INTn: no EXT");
 
 	idt[VECTOR][5] = 0x80;
+	send(VECTOR);
 	take(VECTOR);
 	faults(GP, in_idt | 1, "physical interrupt, no gate");
 	memcpy(idt[VECTOR], saved, sizeof(saved));
 	gate->selector = 0x7f0;
+	send(VECTOR);
 	take(VECTOR);
 	faults(GP, 0x7f0 | 1, "selector beyond the table");
 	gate->selector = 0;
+	send(VECTOR);
 	take(VECTOR);
 	faults(GP, 1, "null selector");
 	gate->selector = 0x10;
+	send(VECTOR);
 	take(VECTOR);
 	faults(GP, 0x10 | 1, "selector of a data segment");
 	memcpy(idt[VECTOR], saved, sizeof(saved));
 	irqs = 0;
+	send(VECTOR);
 	take(VECTOR);
 	check_eq(irqs, 1, "with the gate mended it is delivered");
 

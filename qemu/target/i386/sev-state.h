@@ -43,6 +43,7 @@ typedef enum SnpReading {
     SNP_READING_EXIT_INT_INFO,      /* R11 */
     SNP_READING_UNVALIDATED,        /* R12 */
     SNP_READING_TMR,                /* R13 */
+    SNP_GENERATION,                 /* no reading: which processor it is */
     SNP_NR_READINGS,
 } SnpReading;
 
@@ -82,6 +83,8 @@ typedef struct X86SevState {
     uint64_t savic_control;     /* VMSA 320h, live copy */
     bool savic_page_fault;      /* a doorbell could not use the backing page */
     bool vmcb_nmi_taken;        /* V_NMI_PENDING of the VMCB: clear at #VMEXIT */
+    bool savic_entered;         /* VMRUN is over: see doorbells */
+    bool disturb_exit;          /* x-disturb: leave the guest, as by INTR */
     uint64_t tsc_scale;         /* VMSA 2F0h, 8.32 fixed point */
     uint64_t tsc_offset;        /* VMSA 2F8h */
     uint64_t host_pat;

@@ -6,9 +6,11 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/error-report.h"
 #include "qapi/visitor.h"
 #include "qom/object.h"
 #include "cpu.h"
+#include "snp-disturb.h"
 #include "snp-readings.h"
 
 typedef struct SnpReadingProperty {
@@ -105,6 +107,10 @@ static const SnpReadingProperty properties[SNP_NR_READINGS] = {
         "x-savic-tmr", { "kept", "cleared" },
         "TMR of a vector from REQUESTED_IRR",
     },
+    [SNP_GENERATION] = {
+        "x-generation", { "genoa", "turin" },
+        "turin: with a segmented RMP, RMPREAD and RMPQUERY, and IBPB on entry",
+    },
 };
 
 static void get_reading(Object *obj, Visitor *v, const char *name,
@@ -138,8 +144,35 @@ static void set_reading(Object *obj, Visitor *v, const char *name,
                allowed->str);
 }
 
+static void get_disturb(Object *obj, Visitor *v, const char *name,
+                        void *opaque, Error **errp)
+{
+    X86SnpModel *snp = &X86_CPU(obj)->snp;
+    g_autofree char *value = g_strdup_printf("%" PRIu64 ":%" PRIu32,
+                                             snp->disturb_seed,
+                                             snp->disturb_rate);
+
+    visit_type_str(v, name, &value, errp);
+}
+
+static void set_disturb(Object *obj, Visitor *v, const char *name,
+                        void *opaque, Error **errp)
+{
+    g_autofree char *value = NULL;
+
+    if (visit_type_str(v, name, &value, errp) &&
+        !snp_disturb_parse(X86_CPU(obj), value)) {
+        error_setg(errp, "%s=%s: allowed values are SEED and SEED:RATE, "
+                   "two numbers, RATE not 0", name, value);
+    }
+}
+
 void snp_readings_class_init(ObjectClass *oc)
 {
+    object_class_property_add(oc, "x-disturb", "str", get_disturb,
+                              set_disturb, NULL, NULL);
+    object_class_property_set_description(oc, "x-disturb",
+        "SEED[:RATE]: exits, delays, TLB flushes and busy RMP entries at random");
     for (int i = 0; i < SNP_NR_READINGS; i++) {
         const SnpReadingProperty *p = &properties[i];
 
@@ -157,6 +190,16 @@ bool snp_readings_check(X86CPU *cpu, Error **errp)
                        properties[i].name,
                        properties[i].values[cpu->snp.readings[i]]);
             return false;
+        }
+    }
+    if (cpu->snp.disturb_rate) {
+        if (!cpu->snp_host) {
+            error_setg(errp, "x-disturb: only with -machine q35,snp-host=on");
+            return false;
+        }
+        if (!first_cpu || CPU(cpu) == first_cpu) {
+            info_report("x-disturb=%" PRIu64 ":%" PRIu32,
+                        cpu->snp.disturb_seed, cpu->snp.disturb_rate);
         }
     }
     return true;

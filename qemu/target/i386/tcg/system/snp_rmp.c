@@ -20,6 +20,7 @@
 #include "exec/helper-proto.h"
 #include "tcg/helper-tcg.h"
 #include "snp.h"
+#include "snp-disturb.h"
 #include "trace.h"
 
 /* Bookkeeping area in front of the entries (15.36.4). */
@@ -681,6 +682,16 @@ static bool pages_in_use(uint64_t pfn, uint64_t npages)
     return false;
 }
 
+/* With a reading by which an instruction may find another CPU at work there */
+#define BUSY_RATE               8
+
+static bool entry_busy(CPUX86State *env, bool may_be)
+{
+    uint32_t rate = may_be ? BUSY_RATE : env_archcpu(env)->snp.disturb_rate;
+
+    return unlikely(rate) && snp_disturb_rmp(env, rate);
+}
+
 static int rmpupdate_4k(RmpMap *m, uint64_t pfn, SnpRmpEntry *new)
 {
     uint64_t head = pfn & ~PFN_IN_2M_MASK;
@@ -753,6 +764,10 @@ static int do_rmpupdate(CPUX86State *env, uintptr_t ra)
                      (pfn | PFN_IN_2M_MASK) >= m->npages))) {
         ret = SNP_FAIL_INPUT;
     } else {
+        if (entry_busy(env, rmpupdate_may_be_busy(env))) {
+            ret = SNP_FAIL_OVERLAP;
+            goto out;
+        }
         if (new.assigned) {
             new.perm[0] = VMPL_ALL;     /* the others none (15.36.7) */
         }
@@ -774,6 +789,7 @@ static int do_rmpupdate(CPUX86State *env, uintptr_t ra)
             }
         }
     }
+out:
     trace_snp_rmpupdate(env->regs[R_EAX], gpa, new.asid, new.assigned, size_2m,
                         new.immutable, ret);
     return ret;
@@ -818,6 +834,10 @@ static int do_psmash(CPUX86State *env)
     uint64_t head = env->regs[R_EAX] >> TARGET_PAGE_BITS;
     int ret;
 
+    if (entry_busy(env, psmash_may_be_busy(env))) {
+        ret = SNP_FAIL_INUSE;
+        goto out;
+    }
     snp_rmp_lock();
     ret = psmash(m, head);
     snp_rmp_unlock();
@@ -825,6 +845,7 @@ static int do_psmash(CPUX86State *env)
         /* The guest's, by nested 2M mappings. */
         flush_after(env, m, head, 1, rmp_asid(rmp_lo(m, head)));
     }
+out:
     trace_snp_psmash(env->regs[R_EAX], ret);
     return ret;
 }
@@ -1020,16 +1041,24 @@ void helper_snp_insn(CPUX86State *env, uint32_t insn, uint32_t aflag)
     int ret;
 
     switch (snp_host(env) ? insn : 0) {
+    case INSN_RMPREAD:
+        if (!snp_turin(env)) {
+            goto illegal;
+        }
+        /* fall through */
     case INSN_RMPUPDATE:
     case INSN_PSMASH:
-    case INSN_RMPREAD:
         /* For the host, in 64-bit mode, with SNP enabled. */
         if (!code64 || (env->hflags & HF_GUEST_MASK) || !snp_enabled(env)) {
             goto illegal;
         }
         break;
-    case INSN_RMPADJUST:
     case INSN_RMPQUERY:
+        if (!snp_turin(env)) {
+            goto illegal;
+        }
+        /* fall through */
+    case INSN_RMPADJUST:
         if (!code64 || !snp_guest(env)) {
             goto illegal;
         }
