@@ -27,7 +27,5 @@ void snp_disturb_guest(CPUX86State *env);
  * succession on one CPU.
  */
 bool snp_disturb_rmp(CPUX86State *env, uint32_t rate);
-/* "SEED[:RATE]". False: it is none. */
-bool snp_disturb_parse(X86CPU *cpu, const char *value);
 
 #endif

@@ -8,10 +8,12 @@
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "qapi/visitor.h"
+#include "qemu/cutils.h"
 #include "qom/object.h"
 #include "cpu.h"
-#include "snp-disturb.h"
 #include "snp-readings.h"
+
+#define DEFAULT_DISTURB_RATE    16
 
 typedef struct SnpReadingProperty {
     const char *name;
@@ -155,13 +157,29 @@ static void get_disturb(Object *obj, Visitor *v, const char *name,
     visit_type_str(v, name, &value, errp);
 }
 
+/* "SEED[:RATE]" */
+static bool parse_disturb(X86CPU *cpu, const char *value)
+{
+    uint64_t seed, rate = DEFAULT_DISTURB_RATE;
+    const char *end;
+
+    if (qemu_strtou64(value, &end, 0, &seed) < 0 ||
+        (*end && (*end != ':' || qemu_strtou64(end + 1, NULL, 0, &rate) < 0)) ||
+        !rate || rate > UINT32_MAX) {
+        return false;
+    }
+    cpu->snp.disturb_seed = seed;
+    cpu->snp.disturb_rate = rate;
+    return true;
+}
+
 static void set_disturb(Object *obj, Visitor *v, const char *name,
                         void *opaque, Error **errp)
 {
     g_autofree char *value = NULL;
 
     if (visit_type_str(v, name, &value, errp) &&
-        !snp_disturb_parse(X86_CPU(obj), value)) {
+        !parse_disturb(X86_CPU(obj), value)) {
         error_setg(errp, "%s=%s: allowed values are SEED and SEED:RATE, "
                    "two numbers, RATE not 0", name, value);
     }

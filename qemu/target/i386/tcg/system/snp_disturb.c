@@ -9,7 +9,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/cutils.h"
 #include "qemu/timer.h"
 #include "cpu.h"
 #include "exec/cputlb.h"
@@ -19,7 +18,6 @@
 #include "snp-disturb.h"
 #include "target/i386/trace.h"
 
-#define DEFAULT_RATE            16
 #define MAX_DELAY_US            200
 #define MAX_EXIT_NS             (500 * SCALE_US)
 
@@ -119,19 +117,4 @@ bool snp_disturb_rmp(CPUX86State *env, uint32_t rate)
         trace_snp_disturb(env_cpu(env)->cpu_index, "RMP entry busy", 0);
     }
     return d->rmp_was_busy;
-}
-
-bool snp_disturb_parse(X86CPU *cpu, const char *value)
-{
-    uint64_t seed, rate = DEFAULT_RATE;
-    const char *end;
-
-    if (qemu_strtou64(value, &end, 0, &seed) < 0 ||
-        (*end && (*end != ':' || qemu_strtou64(end + 1, NULL, 0, &rate) < 0)) ||
-        !rate || rate > UINT32_MAX) {
-        return false;
-    }
-    cpu->snp.disturb_seed = seed;
-    cpu->snp.disturb_rate = rate;
-    return true;
 }
