@@ -200,6 +200,21 @@ void snp_readings_class_init(ObjectClass *oc)
     }
 }
 
+/* The first one leaves nothing of what the second one is about. */
+static const struct {
+    SnpReading reading;
+    uint8_t value;
+    SnpReading excluded;
+} contradictions[] = {
+    { SNP_READING_DOORBELL_CPUID, 1, SNP_READING_DOORBELL_ORDER },
+    { SNP_READING_DOORBELL_CPUID, 1, SNP_READING_DOORBELL_ENTRY },
+    { SNP_READING_IDLE_HLT_SPURIOUS, 1, SNP_READING_IDLE_HLT_PRIORITY },
+    { SNP_READING_IDLE_HLT_SPURIOUS, 1, SNP_READING_IDLE_HLT_IF },
+    { SNP_READING_IDLE_HLT_SPURIOUS, 1, SNP_READING_IDLE_HLT_SHADOW },
+    { SNP_READING_IDLE_HLT_SPURIOUS, 1, SNP_READING_IDLE_HLT_NMI },
+    { SNP_READING_IDLE_HLT_SPURIOUS, 1, SNP_READING_IDLE_HLT_GIF },
+};
+
 bool snp_readings_check(X86CPU *cpu, Error **errp)
 {
     for (int i = 0; i < SNP_NR_READINGS; i++) {
@@ -207,6 +222,19 @@ bool snp_readings_check(X86CPU *cpu, Error **errp)
             error_setg(errp, "%s=%s: only with -machine q35,snp-host=on",
                        properties[i].name,
                        properties[i].values[cpu->snp.readings[i]]);
+            return false;
+        }
+    }
+    for (int i = 0; i < ARRAY_SIZE(contradictions); i++) {
+        const SnpReadingProperty *p = &properties[contradictions[i].reading];
+        const SnpReadingProperty *other = &properties[contradictions[i].excluded];
+        uint8_t value = contradictions[i].value;
+
+        if (cpu->snp.readings[contradictions[i].reading] == value &&
+            cpu->snp.readings[contradictions[i].excluded]) {
+            error_setg(errp, "%s=%s: with that, only %s=%s is allowed",
+                       p->name, p->values[value], other->name,
+                       other->values[0]);
             return false;
         }
     }
