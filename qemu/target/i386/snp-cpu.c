@@ -9,6 +9,7 @@
 #include "qemu/error-report.h"
 #include "qapi/error.h"
 #include "cpu.h"
+#include "qemu/timer.h"
 #include "system/tcg.h"
 #include "snp.h"
 #include "snp-cpu.h"
@@ -163,6 +164,12 @@ void snp_host_cpuid(X86CPU *cpu, uint32_t index, uint32_t *eax,
         *edx = SEV_MIN_ASID;
         break;
     }
+}
+
+uint64_t snp_host_tsc(CPUX86State *env)
+{
+    return muldiv64(qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL),
+                    snp_host_tsc_khz(env), 1000000);
 }
 
 void snp_host_cpu_reset(X86CPU *cpu)

@@ -33,6 +33,19 @@
                                          VM_CR_DIS_A20M | VM_CR_LOCK | \
                                          VM_CR_SVMDIS)
 
+/* The clock that GUEST_TSC_SCALE is relative to (firmware ABI) */
+#define SNP_REFERENCE_TSC_KHZ           99800
+/*
+ * The TSC goes by the clock of the machine's timers, so that software that compares
+ * them finds no skew. "tsc-frequency" of the CPU, else 1 GHz.
+ */
+#define SNP_DEFAULT_TSC_KHZ             1000000
+static inline uint32_t snp_host_tsc_khz(CPUX86State *env)
+{
+    return env->tsc_khz > 0 ? env->tsc_khz : SNP_DEFAULT_TSC_KHZ;
+}
+uint64_t snp_host_tsc(CPUX86State *env);
+
 /* Features that TCG can offer with snp-host=on only. */
 uint64_t snp_host_supported_features(FeatureWord w);
 

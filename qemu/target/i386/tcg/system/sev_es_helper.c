@@ -1117,6 +1117,15 @@ G_NORETURN void sev_es_raise_vc_trap(CPUX86State *env, uint64_t error_code,
 
 /* ---- Instructions and MSRs --------------------------------------------- */
 
+/* @ratio has 32 fractional bits. */
+static uint64_t scale_tsc(uint64_t raw, uint64_t ratio)
+{
+    uint64_t lo, hi;
+
+    mulu64(&lo, &hi, raw, ratio);
+    return hi << 32 | lo >> 32;
+}
+
 void helper_vmgexit(CPUX86State *env)
 {
     uintptr_t ra = GETPC();
@@ -1151,7 +1160,9 @@ bool sev_rdmsr(CPUX86State *env, uint32_t msr, uint64_t *val, uintptr_t ra)
             cpu_svm_check_intercept_param(env, SVM_EXIT_MSR, 0, ra);
             raise_exception_err_ra(env, EXCP0D_GPF, 0, ra);
         }
-        *val = env->tsc_khz > 0 ? env->tsc_khz / 1000 : 1000;
+        /* MHz of the guest's TSC; the scale is rounded down */
+        *val = (scale_tsc(SNP_REFERENCE_TSC_KHZ, env->sev.tsc_scale) + 500) /
+               1000;
         return true;
     case MSR_AMD64_TSC_RATIO:
         cpu_svm_check_intercept_param(env, SVM_EXIT_MSR, 0, ra);
@@ -1191,18 +1202,10 @@ bool sev_wrmsr(CPUX86State *env, uint32_t msr, uint64_t val, uintptr_t ra)
     return false;
 }
 
-/* @ratio has 32 fractional bits. */
-static uint64_t scale_tsc(uint64_t raw, uint64_t ratio)
-{
-    uint64_t lo, hi;
-
-    mulu64(&lo, &hi, raw, ratio);
-    return hi << 32 | lo >> 32;
-}
-
 uint64_t snp_guest_tsc(CPUX86State *env, uint64_t raw)
 {
     if (env->sev.sev_features & SEV_FEATURE_SECURE_TSC) {
+        raw = muldiv64(raw, SNP_REFERENCE_TSC_KHZ, snp_host_tsc_khz(env));
         return scale_tsc(raw, env->sev.tsc_scale) + env->sev.tsc_offset;
     }
     /* The ratio is the host's MSR, and 1.0 where there is none (15.30.5). */
