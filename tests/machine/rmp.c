@@ -211,6 +211,11 @@ static void test_rmpread(void)
 	u64 page = REGION_C + 0x5000;
 
 	section("APM3 RMPREAD", "RMPREAD gives the entry in the format of RMPUPDATE; page size 2 tells of assigned pages in the region.");
+	if (!(sev_eax() & SEV_RMPREAD)) {
+		rmpread(page, &st);
+		check_raised(UD, 0, "not in CPUID: it is #UD");
+		return;
+	}
 	rmp_assign(page, 0x7000, 9, false, false);
 	check_eq(rmpread(page, &st), RMP_OK, "an assigned page");
 	check(st.gpa == 0x7000 && st.assigned == 1 && !(st.pagesize & 1) &&
@@ -280,7 +285,7 @@ static void test_user(void)
 	user_call(u_psmash);
 	check_raised(GP, 0, "PSMASH");
 	user_call(u_rmpread);
-	check_raised(GP, 0, "RMPREAD");
+	check_raised(sev_eax() & SEV_RMPREAD ? GP : UD, 0, "RMPREAD");
 }
 
 void test_main(void)

@@ -9,22 +9,10 @@
 #include "qemu/error-report.h"
 #include "qapi/error.h"
 #include "cpu.h"
+#include "qemu/timer.h"
 #include "system/tcg.h"
 #include "snp.h"
 #include "snp-cpu.h"
-
-/* CPUID Fn8000_001F_EAX (APM vol. 3, appendix E.4.17) */
-#define SEV_EAX_SEV                 (1U << 1)
-#define SEV_EAX_SEV_ES              (1U << 3)
-#define SEV_EAX_SNP                 (1U << 4)
-#define SEV_EAX_VMPL                (1U << 5)
-#define SEV_EAX_TSC_AUX             (1U << 9)
-#define SEV_EAX_COHERENT            (1U << 10)
-#define SEV_EAX_64BIT_HOST          (1U << 11)
-#define SEV_EAX_DEBUG_VIRT          (1U << 14)
-#define SEV_EAX_VMGEXIT_PARAM       (1U << 17)
-#define SEV_EAX_SECURE_AVIC         (1U << 26)
-#define SEV_EAX_ALLOWED_FEATURES    (1U << 27)
 
 /* CPUID Fn8000_000A_EDX */
 #define SVM_EDX_IDLE_HLT            (1U << 30)
@@ -140,6 +128,24 @@ bool snp_host_expand_features(X86CPU *cpu, Error **errp)
     return true;
 }
 
+uint32_t snp_host_sev_eax(X86CPU *cpu)
+{
+    uint32_t eax = SEV_EAX_SEV | SEV_EAX_SEV_ES | SEV_EAX_SNP | SEV_EAX_VMPL |
+                   SEV_EAX_SECURE_TSC | SEV_EAX_TSC_AUX | SEV_EAX_COHERENT |
+                   SEV_EAX_64BIT_HOST | SEV_EAX_ALTERNATE_INJ |
+                   SEV_EAX_DEBUG_VIRT | SEV_EAX_PREVENT_HOST_IBS |
+                   SEV_EAX_VMGEXIT_PARAM | SEV_EAX_SECURE_AVIC |
+                   SEV_EAX_ALLOWED_FEATURES;
+
+    if (snp_turin(&cpu->env)) {
+        eax |= SEV_EAX_RMPQUERY | SEV_EAX_RMPREAD | SEV_EAX_IBPB_ON_ENTRY;
+    }
+    if (snp_in_use_write_allowed(&cpu->env)) {
+        eax |= SEV_EAX_IN_USE_WRITE;
+    }
+    return eax;
+}
+
 void snp_host_cpuid(X86CPU *cpu, uint32_t index, uint32_t *eax,
                     uint32_t *ebx, uint32_t *ecx, uint32_t *edx)
 {
@@ -151,16 +157,19 @@ void snp_host_cpuid(X86CPU *cpu, uint32_t index, uint32_t *eax,
         *ebx = SVM_NR_ASIDS;
         break;
     case 0x8000001F:
-        *eax = SEV_EAX_SEV | SEV_EAX_SEV_ES | SEV_EAX_SNP | SEV_EAX_VMPL |
-               SEV_EAX_TSC_AUX | SEV_EAX_COHERENT | SEV_EAX_64BIT_HOST |
-               SEV_EAX_DEBUG_VIRT | SEV_EAX_VMGEXIT_PARAM |
-               SEV_EAX_SECURE_AVIC | SEV_EAX_ALLOWED_FEATURES;
+        *eax = snp_host_sev_eax(cpu);
         *ebx = SEV_C_BIT_POS | (SNP_HOST_PHYS_BITS - cpu->phys_bits) << 6 |
                SNP_NR_VMPLS << 12;
         *ecx = SEV_MAX_ASID;
         *edx = SEV_MIN_ASID;
         break;
     }
+}
+
+uint64_t snp_host_tsc(CPUX86State *env)
+{
+    return muldiv64(qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL),
+                    snp_host_tsc_khz(env), 1000000);
 }
 
 void snp_host_cpu_reset(X86CPU *cpu)

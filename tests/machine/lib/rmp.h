@@ -17,6 +17,19 @@
 #define SYSCFG_SNP_EN		BIT(24)
 #define SYSCFG_VMPL_EN		BIT(25)
 
+/* CPUID Fn8000_001F EAX */
+#define SEV_RMPQUERY		BIT(6)
+#define SEV_RMPREAD		BIT(21)
+#define SEV_SEGMENTED_RMP	BIT(23)
+
+static inline u32 sev_eax(void)
+{
+	u32 eax, ebx, ecx, edx;
+
+	cpuid(0x8000001f, 0, &eax, &ebx, &ecx, &edx);
+	return eax;
+}
+
 /* What the instructions return in EAX; FAULTED: see ex_vector */
 enum {
 	RMP_OK, FAIL_INPUT, FAIL_PERMISSION, FAIL_INUSE, FAIL_OVERLAP,

@@ -20,6 +20,7 @@
 #include "exec/helper-proto.h"
 #include "tcg/helper-tcg.h"
 #include "snp.h"
+#include "snp-disturb.h"
 #include "trace.h"
 
 /* Bookkeeping area in front of the entries (15.36.4). */
@@ -54,6 +55,7 @@ typedef struct RmpMap {
     MemoryRegion *mr;
     hwaddr offset;              /* of the first entry in mr */
     uint16_t *cached;           /* per page, see mark_cached() */
+    uint8_t *in_use;            /* per page: by how many CPUs in guest mode */
 } RmpMap;
 
 static QemuRecMutex rmp_mutex;
@@ -62,6 +64,7 @@ static RmpMap *rmp_maps;        /* all */
 
 /* Pages that a CPU in guest mode uses: PFN + 1, or 0. */
 typedef struct RmpUser {
+    RmpMap *map;                /* that counts them */
     uint64_t pages[4];
 } RmpUser;
 
@@ -100,6 +103,7 @@ static RmpMap *rmp_map_create(uint64_t base, uint64_t end)
             /* Only what is contiguous RAM can be looked up. */
             m->npages = MIN(len, want) / RMP_ENTRY_SIZE;
             m->cached = g_new0(uint16_t, m->npages);
+            m->in_use = g_new0(uint8_t, m->npages);
         }
     }
     return m;
@@ -344,6 +348,27 @@ static void flush_after(CPUX86State *env, RmpMap *m, uint64_t pfn,
     }
 }
 
+/*
+ * VMRUN has put a page in use: what other CPUs have cached may allow them to
+ * write there. As for flush_after(), a CPU that makes a translation marks the
+ * page, then looks whether it is in use. Its own translations stay, as VMRUN's CPU
+ * is in guest mode meanwhile.
+ */
+static void flush_in_use(CPUX86State *env, RmpMap *m, uint64_t pfn)
+{
+    uint16_t self = cpu_mask(env_cpu(env)) & ~(1 << 15);
+    uint16_t others;
+
+    smp_mb();                   /* in_use before marks: see mark_cached() */
+    if (!(qatomic_read(&m->cached[pfn]) & ~self)) {
+        return;
+    }
+    others = qatomic_fetch_and(&m->cached[pfn], self) & ~self;
+    trace_snp_rmp_flush(env_cpu(env)->cpu_index, pfn << TARGET_PAGE_BITS, 1,
+                        others);
+    tlb_flush_all_cpus_synced(env_cpu(env));
+}
+
 static RmpUser *rmp_user(int cpu_index)
 {
     if (rmp_users->len <= cpu_index) {
@@ -352,20 +377,48 @@ static RmpUser *rmp_user(int cpu_index)
     return &g_array_index(rmp_users, RmpUser, cpu_index);
 }
 
-void snp_page_set_in_use(hwaddr spa, bool in_use)
+/* With the lock held. */
+static void count_in_use(RmpMap *m, uint64_t pfn, int change)
 {
-    uint64_t page = (spa >> TARGET_PAGE_BITS) + 1;
+    if (pfn < m->npages) {
+        qatomic_set(&m->in_use[pfn], m->in_use[pfn] + change);
+    }
+}
+
+void snp_page_set_in_use(CPUX86State *env, hwaddr spa, bool in_use)
+{
+    RmpMap *m = rmp_get_map(env);
+    uint64_t pfn = spa >> TARGET_PAGE_BITS;
     RmpUser *user;
 
     qemu_rec_mutex_lock(&rmp_mutex);
-    user = rmp_user(current_cpu->cpu_index);
+    user = rmp_user(env_cpu(env)->cpu_index);
+    user->map = m;
     for (int i = 0; i < ARRAY_SIZE(user->pages); i++) {
-        if (user->pages[i] == (in_use ? 0 : page)) {
-            user->pages[i] = in_use ? page : 0;
+        if (user->pages[i] == (in_use ? 0 : pfn + 1)) {
+            user->pages[i] = in_use ? pfn + 1 : 0;
+            count_in_use(m, pfn, in_use ? 1 : -1);
             break;
         }
     }
     qemu_rec_mutex_unlock(&rmp_mutex);
+    if (in_use && pfn < m->npages && !snp_in_use_write_allowed(env)) {
+        flush_in_use(env, m, pfn);
+    }
+}
+
+static bool in_use_write_refused(CPUX86State *env, RmpMap *m, uint64_t pfn)
+{
+    return unlikely(qatomic_read(&m->in_use[pfn])) &&
+           !snp_in_use_write_allowed(env);
+}
+
+bool snp_in_use_write_refused(CPUX86State *env, hwaddr spa)
+{
+    RmpMap *m = rmp_get_map(env);
+    uint64_t pfn = spa >> TARGET_PAGE_BITS;
+
+    return pfn < m->npages && in_use_write_refused(env, m, pfn);
 }
 
 bool snp_page_in_use_by(CPUState *cs, hwaddr spa)
@@ -384,8 +437,16 @@ bool snp_page_in_use_by(CPUState *cs, hwaddr spa)
 
 void snp_rmp_cpu_reset(CPUState *cs)
 {
+    RmpUser *user;
+
     qemu_rec_mutex_lock(&rmp_mutex);
-    *rmp_user(cs->cpu_index) = (RmpUser){};
+    user = rmp_user(cs->cpu_index);
+    for (int i = 0; i < ARRAY_SIZE(user->pages); i++) {
+        if (user->pages[i]) {
+            count_in_use(user->map, user->pages[i] - 1, -1);
+        }
+    }
+    *user = (RmpUser){};
     qemu_rec_mutex_unlock(&rmp_mutex);
 }
 
@@ -503,6 +564,13 @@ static bool check_shared(CPUX86State *env, RmpMap *m, SnpCheck *c)
         foreign |= head_lo & (RMP_ASSIGNED | RMP_SUBPAGES_MASK);
     }
     if (likely(!foreign)) {
+        if (!c->page_table && in_use_write_refused(env, m, pfn)) {
+            if (c->access_type == MMU_DATA_STORE) {
+                c->error = SNP_ERROR_RMP;
+                return false;
+            }
+            c->prot &= ~PAGE_WRITE;
+        }
         return true;
     }
     if (c->page_table || c->access_type == MMU_DATA_STORE) {
@@ -614,6 +682,16 @@ static bool pages_in_use(uint64_t pfn, uint64_t npages)
     return false;
 }
 
+/* With a reading by which an instruction may find another CPU at work there */
+#define BUSY_RATE               8
+
+static bool entry_busy(CPUX86State *env, bool may_be)
+{
+    uint32_t rate = may_be ? BUSY_RATE : env_archcpu(env)->snp.disturb_rate;
+
+    return unlikely(rate) && snp_disturb_rmp(env, rate);
+}
+
 static int rmpupdate_4k(RmpMap *m, uint64_t pfn, SnpRmpEntry *new)
 {
     uint64_t head = pfn & ~PFN_IN_2M_MASK;
@@ -686,6 +764,10 @@ static int do_rmpupdate(CPUX86State *env, uintptr_t ra)
                      (pfn | PFN_IN_2M_MASK) >= m->npages))) {
         ret = SNP_FAIL_INPUT;
     } else {
+        if (entry_busy(env, rmpupdate_may_be_busy(env))) {
+            ret = SNP_FAIL_OVERLAP;
+            goto out;
+        }
         if (new.assigned) {
             new.perm[0] = VMPL_ALL;     /* the others none (15.36.7) */
         }
@@ -707,6 +789,7 @@ static int do_rmpupdate(CPUX86State *env, uintptr_t ra)
             }
         }
     }
+out:
     trace_snp_rmpupdate(env->regs[R_EAX], gpa, new.asid, new.assigned, size_2m,
                         new.immutable, ret);
     return ret;
@@ -751,6 +834,10 @@ static int do_psmash(CPUX86State *env)
     uint64_t head = env->regs[R_EAX] >> TARGET_PAGE_BITS;
     int ret;
 
+    if (entry_busy(env, psmash_may_be_busy(env))) {
+        ret = SNP_FAIL_INUSE;
+        goto out;
+    }
     snp_rmp_lock();
     ret = psmash(m, head);
     snp_rmp_unlock();
@@ -758,6 +845,7 @@ static int do_psmash(CPUX86State *env)
         /* The guest's, by nested 2M mappings. */
         flush_after(env, m, head, 1, rmp_asid(rmp_lo(m, head)));
     }
+out:
     trace_snp_psmash(env->regs[R_EAX], ret);
     return ret;
 }
@@ -953,16 +1041,24 @@ void helper_snp_insn(CPUX86State *env, uint32_t insn, uint32_t aflag)
     int ret;
 
     switch (snp_host(env) ? insn : 0) {
+    case INSN_RMPREAD:
+        if (!snp_turin(env)) {
+            goto illegal;
+        }
+        /* fall through */
     case INSN_RMPUPDATE:
     case INSN_PSMASH:
-    case INSN_RMPREAD:
         /* For the host, in 64-bit mode, with SNP enabled. */
         if (!code64 || (env->hflags & HF_GUEST_MASK) || !snp_enabled(env)) {
             goto illegal;
         }
         break;
-    case INSN_RMPADJUST:
     case INSN_RMPQUERY:
+        if (!snp_turin(env)) {
+            goto illegal;
+        }
+        /* fall through */
+    case INSN_RMPADJUST:
         if (!code64 || !snp_guest(env)) {
             goto illegal;
         }
