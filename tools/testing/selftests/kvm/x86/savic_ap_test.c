@@ -344,7 +344,7 @@ static void guest_bad_vmsa(u64 which)
 		break;
 	case 2:
 		/* No such physical address. */
-		snp_vmsa_write(0, VMSA_SAVIC_CTL, BIT_ULL(50) | MSR_AMD64_SAVIC_EN);
+		snp_vmsa_write(0, VMSA_SAVIC_CTL, BIT_ULL(51) | MSR_AMD64_SAVIC_EN);
 		break;
 	case 3:
 		/* Features that the VM doesn't have: vTOM. */

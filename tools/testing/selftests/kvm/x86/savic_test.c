@@ -290,7 +290,7 @@ static void guest_control_msr(void)
 
 	/* Beyond any physical address, on any CPU with SEV-SNP. */
 	GUEST_ASSERT_EQ(wrmsr_safe(MSR_AMD64_SAVIC_CONTROL,
-				   BIT_ULL(50) | MSR_AMD64_SAVIC_EN), GP_VECTOR);
+				   BIT_ULL(51) | MSR_AMD64_SAVIC_EN), GP_VECTOR);
 	GUEST_ASSERT_EQ(rdmsr(MSR_AMD64_SAVIC_CONTROL), 0ul);
 
 	savic_enable();
