@@ -92,8 +92,13 @@ static void nmi_handler(struct ex_regs *regs)
 
 static void wait_for_nmis(u32 nr)
 {
-	while (READ_ONCE(nr_nmis) < nr)
+	u32 seen;
+
+	while ((seen = READ_ONCE(nr_nmis)) < nr) {
+		savic_show_wait(0, NMI_VECTOR, seen, nr);
 		cpu_relax();
+	}
+	savic_show_wait(0, 0, 0, 0);
 }
 
 /* Any exit and VMRUN, twice for the NMI that KVM keeps. */
