@@ -112,6 +112,22 @@ static void guest_no_page(void)
 	GUEST_DONE();
 }
 
+/* With an interrupt pending, HLT isn't intercepted. */
+static void guest_pending(void)
+{
+	int i;
+
+	savic_enable();
+	GUEST_SYNC(0);
+	for (i = 1; i <= NR_WAKEUPS; i++) {
+		wrmsr(X2APIC_MSR(APIC_SELF_IPI), VECTOR);
+		safe_halt();
+		cli();
+		GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), (u32)i);
+	}
+	GUEST_DONE();
+}
+
 /* The vector waits in IRR, as the guest masks it, and nobody is going to EOI it. */
 static void mask_level(void)
 {
@@ -274,6 +290,13 @@ TEST_F_TIMEOUT(savic_halt, no_page, TIMEOUT_SECS)
 		savic_send_msi(t->vm, 0, VECTOR);
 	}
 	pthread_join(thread, NULL);
+}
+
+TEST_F_TIMEOUT(savic_halt, pending, TIMEOUT_SECS)
+{
+	launch(&self->t, guest_pending, false);
+	EXPECT_FALSE(savic_vcpu_run(self->t.vcpu));
+	EXPECT_EQ(vcpu_get_stat(self->t.vcpu, halt_exits), 0);
 }
 
 /* A line that stays asserted, so that each halt is one more EOI. */

@@ -545,6 +545,14 @@ static void vc_unaccelerated_access(struct ex_regs *regs)
 		regs->rdx = val >> 32;
 	}
 
+	/* The host has an exception for it, which a fault can still become. */
+	if (fault && status == GHCB_EXCEPTION) {
+		regs->vector = GP_VECTOR;
+		regs->error_code = 0;
+		route_exception(regs);
+		return;
+	}
+
 	__GUEST_ASSERT(status == GHCB_OK, "%s of x2APIC register %#x refused, status %u",
 		       write ? "Write" : "Read", reg, status);
 	if (fault)
