@@ -377,7 +377,7 @@ enum registrar {
 /* Guest only.  Cells are counted from 1, there is a VMSA for each. */
 static enum vcpu_state cell_state;
 static enum request cell_request;
-static u32 cell_ready, cell_order, cell_obeyed;
+static u32 cell_ready, cell_order, cell_obeyed, cell_report;
 static gpa_t cell_inherited;
 
 /* The vCPU's GHCB, for all VMSAs but the first. */
@@ -416,6 +416,9 @@ static void guest_cell_ap(u64 cell)
 	enum registrar by = cell - 1;
 
 	keep_ghcb();
+	/* The other vCPU may register a page for this VMSA, however late. */
+	while (READ_ONCE(cell_report) != cell)
+		cpu_relax();
 	WRITE_ONCE(cell_inherited, take_page(SVM_VMGEXIT_SAVIC_SELF_GPA));
 
 	if (by == BY_ITSELF || by == BY_ITSELF_THEN_ANOTHER)
@@ -486,6 +489,7 @@ static void guest_walk_cells(void)
 
 	x2apic_enable();
 	request_next_vmsa(REQ_CREATE, 1);
+	WRITE_ONCE(cell_report, 1);
 
 	for (cell = 1; cell <= NR_REGISTRARS; cell++) {
 		by = cell - 1;
@@ -527,6 +531,7 @@ static void guest_walk_cells(void)
 			break;
 		}
 
+		WRITE_ONCE(cell_report, cell + 1);
 		while (READ_ONCE(cell_ready) != cell + 1)
 			cpu_relax();
 		gpa = READ_ONCE(cell_inherited);

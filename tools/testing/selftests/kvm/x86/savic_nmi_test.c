@@ -92,8 +92,13 @@ static void nmi_handler(struct ex_regs *regs)
 
 static void wait_for_nmis(u32 nr)
 {
-	while (READ_ONCE(nr_nmis) < nr)
+	u32 seen;
+
+	while ((seen = READ_ONCE(nr_nmis)) < nr) {
+		savic_show_wait(0, NMI_VECTOR, seen, nr);
 		cpu_relax();
+	}
+	savic_show_wait(0, 0, 0, 0);
 }
 
 /* Any exit and VMRUN, twice for the NMI that KVM keeps. */
@@ -124,9 +129,15 @@ static void guest_one_by_one(void)
 /* As many as the host says are to be seen, of those that it has sent before. */
 static void guest_expects(u64 nr)
 {
+	u32 i;
+
 	savic_enable();
 	GUEST_SYNC(0);
-	wait_for_nmis(nr);
+	/* KVM hands over the next one after an exit. */
+	for (i = 1; i <= nr; i++) {
+		wait_for_nmis(i);
+		savic_settle();
+	}
 	settle();
 	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), (u32)nr);
 	GUEST_DONE();
@@ -300,6 +311,60 @@ static void guest_lint0(void)
 	nr = READ_ONCE(nr_nmis);
 	GUEST_SYNC(0);
 	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), nr);
+	GUEST_DONE();
+}
+
+/* All of them in one cluster. */
+#define NR_TARGETS		3
+#define ALL_VCPUS		GENMASK(NR_TARGETS, 0)
+
+/* Guest only. */
+static u32 nr_targets_ready;
+
+static void guest_nmi_target(void)
+{
+	savic_enable();
+	__sync_fetch_and_add(&nr_targets_ready, 1);
+	/* No exit: the NMIs are what interrupts this. */
+	while (savic_nr_nmis(savic_apic_id()) < 4)
+		cpu_relax();
+	GUEST_DONE();
+}
+
+/* As Linux does it: NmiReq in the targets' backing pages first. */
+static void send_nmi(u64 icr, u32 targets)
+{
+	u32 id, before[NR_TARGETS + 1];
+
+	for (id = 0; id <= NR_TARGETS; id++)
+		before[id] = savic_nr_nmis(id);
+	for (id = 0; id <= NR_TARGETS; id++) {
+		if (targets & BIT(id))
+			savic_write(id, SAVIC_NMI_REQ, 1);
+	}
+	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), icr | APIC_DM_NMI), GHCB_OK);
+	for (id = 0; id <= NR_TARGETS; id++) {
+		while (targets & BIT(id) && savic_nr_nmis(id) == before[id])
+			cpu_relax();
+	}
+	for (id = 0; id <= NR_TARGETS; id++)
+		__GUEST_ASSERT(savic_nr_nmis(id) == before[id] + !!(targets & BIT(id)),
+			       "ICR %#lx: %u NMIs for vCPU %u", icr,
+			       savic_nr_nmis(id) - before[id], id);
+}
+
+static void guest_nmi_sender(void)
+{
+	u32 others = ALL_VCPUS & ~BIT(0);
+
+	savic_enable();
+	while (READ_ONCE(nr_targets_ready) < NR_TARGETS)
+		cpu_relax();
+
+	send_nmi((u64)others << 32 | APIC_DEST_LOGICAL, others);
+	send_nmi((u64)ALL_VCPUS << 32 | APIC_DEST_LOGICAL, ALL_VCPUS);
+	send_nmi(APIC_DEST_ALLINC, ALL_VCPUS);
+	send_nmi(APIC_DEST_ALLBUT, others);
 	GUEST_DONE();
 }
 
@@ -505,6 +570,34 @@ TEST_F_TIMEOUT(savic_nmi, lint0, TIMEOUT_SECS)
 	/* Some more periods, in which there must be none. */
 	usleep(10 * PIT_PERIOD);
 	EXPECT_FALSE(savic_vcpu_run(self->vcpu));
+}
+
+FIXTURE(savic_nmi_ipi) {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpus[NR_TARGETS + 1];
+};
+
+FIXTURE_SETUP(savic_nmi_ipi)
+{
+	self->vm = vm_savic_create(NR_TARGETS + 1, guest_nmi_target, self->vcpus);
+	vm_install_exception_handler(self->vm, NMI_VECTOR, savic_nmi_handler);
+}
+
+FIXTURE_TEARDOWN(savic_nmi_ipi)
+{
+	kvm_vm_free(self->vm);
+}
+
+TEST_F_TIMEOUT(savic_nmi_ipi, several, TIMEOUT_SECS)
+{
+	pthread_t threads[NR_TARGETS + 1];
+	int i;
+
+	launch(self->vcpus[0], guest_nmi_sender, 0);
+	for (i = 0; i <= NR_TARGETS; i++)
+		pthread_create(&threads[i], NULL, savic_vcpu_thread, self->vcpus[i]);
+	for (i = 0; i <= NR_TARGETS; i++)
+		pthread_join(threads[i], NULL);
 }
 
 SAVIC_TEST_HARNESS_MAIN

@@ -83,11 +83,13 @@ void savic_eoi(void);
 
 /*
  * Guest side: a handler that counts, and ends, interrupts.  Waiting has no limit,
- * and interrupts have to be off, with one window for them at least.
+ * and interrupts have to be off, with one window for them at least.  What a vCPU waits for
+ * for long is said by the host, other loops may have it said by savic_show_wait().
  */
 void savic_irq_handler(struct ex_regs *regs);
 u32 savic_nr_irqs(u32 apic_id, u8 vector);
 void savic_wait_for_irqs(u8 vector, u32 nr);
+void savic_show_wait(u32 apic_id, u8 vector, u32 seen, u32 wanted);
 void savic_settle(void);
 
 /*
