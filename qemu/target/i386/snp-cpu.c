@@ -23,6 +23,8 @@
  * comes with memory encryption: Fn8000_001F_EBX[11:6].
  */
 #define SNP_HOST_PHYS_BITS          52
+/* What is left of them: TCG's 40, or so many */
+#define TURIN_PHYS_BITS             44
 
 /* ASIDs for VMRUN at large; Fn8000_001F says which of them are for SEV. */
 #define SVM_NR_ASIDS                0x8000
@@ -126,6 +128,9 @@ bool snp_host_expand_features(X86CPU *cpu, Error **errp)
     }
     env->cpuid_min_xlevel = MAX(env->cpuid_min_xlevel,
                                 snp_turin(env) ? 0x80000025 : 0x80000021);
+    if (snp_turin(env) && !cpu->phys_bits) {
+        cpu->phys_bits = TURIN_PHYS_BITS;
+    }
     if ((cpu->snp.rmp_cfg & RMP_CFG_SEGMENTED) && !snp_turin(env)) {
         error_setg(errp, "x-segmented-rmp=on: only with -cpu %s,"
                    "x-generation=turin", "EPYC-Genoa");
