@@ -484,7 +484,7 @@ static void test_doorbell(void)
 	bool late = READS("x-doorbell-order", "late"), lost = READS("x-doorbell-entry", "lost");
 	bool seen = false;
 
-	section("APM2 15.29.10", "The doorbell without AVIC in CPUID: x-doorbell-cpuid.");
+	section("APM2 15.29.8.2", "The doorbell without AVIC in CPUID: x-doorbell-cpuid.");
 	if (READS("x-doorbell-cpuid", "needed")) {
 		check_eq(wrmsr_safe(MSR_DOORBELL, apic_id()), GP, "#GP");
 		return;
@@ -505,7 +505,7 @@ static void test_doorbell(void)
 	stop_other();
 
 	/* One that is late comes to the guest of a VMRUN that follows; now and then even before it. */
-	section("APM2 15.29.10", "A doorbell that is rung just before VMRUN: x-doorbell-order, x-doorbell-entry.");
+	section("APM2 15.29.8.2", "A doorbell that is rung just before VMRUN: x-doorbell-order, x-doorbell-entry.");
 	call(g_enable, 0);
 	for (int i = 0; i < 10 && !seen; i++) {
 		shared->fn[0] = g_doorbell;

@@ -495,9 +495,9 @@ static void set_up_vmsa_pages(void)
 		u64 page = BAD_VMSA(i);
 
 		memcpy((void *)page, (void *)v.vmsa, PAGE_SIZE);
-		rmp_table()[page >> 12][0] = vmsa_pages[i].rmp | page;
+		rmp_quads(page)[0] = vmsa_pages[i].rmp | page;
 		if (!vmsa_pages[i].rmp)
-			rmp_table()[page >> 12][0] = 0;
+			rmp_quads(page)[0] = 0;
 	}
 }
 

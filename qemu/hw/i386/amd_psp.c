@@ -313,18 +313,56 @@ static AMDVIState *psp_iommu(void)
                                              TYPE_AMD_IOMMU_DEVICE);
 }
 
+/* The RMP's memory, and what covers each page */
+typedef struct PspRmp {
+    uint8_t *map;
+    hwaddr base;
+    uint64_t nr;                /* pages covered */
+    uint64_t cfg;
+} PspRmp;
+
+static uint64_t *psp_rmp_entry(const PspRmp *r, uint64_t pfn)
+{
+    uint8_t *table = r->map + RMP_BOOKKEEPING_SIZE;
+    unsigned shift = RMP_CFG_SHIFT(r->cfg) - 12;
+    uint64_t segment;
+
+    if (!(r->cfg & RMP_CFG_SEGMENTED)) {
+        return (uint64_t *)table + pfn * 2;
+    }
+    segment = ldq_le_p(table + (pfn >> shift) * 8);
+    return (uint64_t *)(r->map + RMP_SEGMENT_BASE(segment) - r->base) +
+           (pfn & ((1ULL << shift) - 1)) * 2;
+}
+
+/* How many pages does it cover? */
+static uint64_t psp_rmp_pages(const PspRmp *r, hwaddr len)
+{
+    uint64_t pages = 0;
+
+    if (!(r->cfg & RMP_CFG_SEGMENTED)) {
+        return (len - RMP_BOOKKEEPING_SIZE) / 16;
+    }
+    for (int i = 0; i < RMP_SEGMENTS; i++) {
+        pages += RMP_SEGMENT_GIB(ldq_le_p(r->map + RMP_BOOKKEEPING_SIZE +
+                                          i * 8)) << 18;
+    }
+    return pages;
+}
+
 /* Fill the entries of the pages from @start up to @end with @val. */
-static void psp_rmp_fill(uint64_t *rmp, uint64_t nr, hwaddr start, hwaddr end,
+static void psp_rmp_fill(const PspRmp *r, hwaddr start, hwaddr end,
                          uint64_t val)
 {
-    for (uint64_t pfn = start >> 12; pfn < end >> 12 && pfn < nr; pfn++) {
-        rmp[pfn * 2] = cpu_to_le64(val);
-        rmp[pfn * 2 + 1] = 0;
+    for (uint64_t pfn = start >> 12; pfn < end >> 12 && pfn < r->nr; pfn++) {
+        uint64_t *entry = psp_rmp_entry(r, pfn);
+
+        entry[0] = cpu_to_le64(val);
+        entry[1] = 0;
     }
 }
 
-static void psp_rmp_fill_list(AmdPspState *s, uint64_t *rmp, uint64_t nr,
-                              hwaddr list)
+static void psp_rmp_fill_list(AmdPspState *s, const PspRmp *r, hwaddr list)
 {
     uint8_t page[4096];
     uint32_t n;
@@ -344,11 +382,11 @@ static void psp_rmp_fill_list(AmdPspState *s, uint64_t *rmp, uint64_t nr,
         for (uint64_t k = 0; k < pages; k++) {
             hwaddr a = base + k * 4096;
 
-            if (a >> 12 >= nr) {
+            if (a >> 12 >= r->nr) {
                 break;
             }
             if (!psp_in_rmp(s, a)) {
-                psp_rmp_fill(rmp, nr, a, a + 4096, RMP_IMMUTABLE);
+                psp_rmp_fill(r, a, a + 4096, RMP_IMMUTABLE);
             }
         }
     }
@@ -361,33 +399,31 @@ static PspStatus psp_rmp_build(AmdPspState *s, hwaddr list)
     hwaddr end = psp_env()->sev.rmp_end + 1;
     hwaddr above = x86ms->above_4g_mem_start;
     hwaddr len = end - base;
-    uint8_t *map;
-    uint64_t *rmp, nr;
+    PspRmp r = { .base = base, .cfg = psp_env()->sev.rmp_cfg };
 
-    map = address_space_map(&address_space_memory, base, &len, true,
-                            MEMTXATTRS_UNSPECIFIED);
-    if (!map) {
+    r.map = address_space_map(&address_space_memory, base, &len, true,
+                              MEMTXATTRS_UNSPECIFIED);
+    if (!r.map) {
         return PSP_RMP_INITIALIZATION_FAILED;
     }
     if (len != end - base) {
-        address_space_unmap(&address_space_memory, map, len, true, 0);
+        address_space_unmap(&address_space_memory, r.map, len, true, 0);
         return PSP_RMP_INITIALIZATION_FAILED;
     }
 
     snp_rmp_lock();
-    memset(map, 0, RMP_BOOKKEEPING_SIZE);
-    rmp = (uint64_t *)(map + RMP_BOOKKEEPING_SIZE);
-    nr = (len - RMP_BOOKKEEPING_SIZE) / 16;
+    memset(r.map, 0, RMP_BOOKKEEPING_SIZE);
+    r.nr = psp_rmp_pages(&r, len);
 
-    psp_rmp_fill(rmp, nr, 0, nr << 12, RMP_IMMUTABLE);
-    psp_rmp_fill(rmp, nr, 0, x86ms->below_4g_mem_size, 0);
-    psp_rmp_fill(rmp, nr, above, above + x86ms->above_4g_mem_size, 0);
+    psp_rmp_fill(&r, 0, r.nr << 12, RMP_IMMUTABLE);
+    psp_rmp_fill(&r, 0, x86ms->below_4g_mem_size, 0);
+    psp_rmp_fill(&r, above, above + x86ms->above_4g_mem_size, 0);
     if (list) {
-        psp_rmp_fill_list(s, rmp, nr, list);
+        psp_rmp_fill_list(s, &r, list);
     }
-    psp_rmp_fill(rmp, nr, ASEG_START, ASEG_END, RMP_IMMUTABLE);
-    psp_rmp_fill(rmp, nr, HT_HOLE_START, HT_HOLE_END, RMP_IMMUTABLE);
-    psp_rmp_fill(rmp, nr, base, end,
+    psp_rmp_fill(&r, ASEG_START, ASEG_END, RMP_IMMUTABLE);
+    psp_rmp_fill(&r, HT_HOLE_START, HT_HOLE_END, RMP_IMMUTABLE);
+    psp_rmp_fill(&r, base, end,
                  RMP_ASSIGNED | RMP_IMMUTABLE | RMP_LOCK);
 
     /* The head of 2M counts its assigned pages, without itself. */
@@ -396,13 +432,13 @@ static PspStatus psp_rmp_build(AmdPspState *s, hwaddr list)
         hwaddr from = MAX(head + 4 * KiB, base);
         hwaddr to = MIN(head + 2 * MiB, end);
 
-        if (head >> 12 < nr && to > from) {
-            rmp[(head >> 12) * 2] |=
+        if (head >> 12 < r.nr && to > from) {
+            *psp_rmp_entry(&r, head >> 12) |=
                 cpu_to_le64(((to - from) >> 12) << RMP_SUBPAGES_SHIFT);
         }
     }
     snp_rmp_unlock();
-    address_space_unmap(&address_space_memory, map, len, true, len);
+    address_space_unmap(&address_space_memory, r.map, len, true, len);
     snp_rmp_flush_tlbs(psp_env());
     return PSP_SUCCESS;
 }

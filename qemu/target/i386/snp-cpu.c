@@ -23,6 +23,8 @@
  * comes with memory encryption: Fn8000_001F_EBX[11:6].
  */
 #define SNP_HOST_PHYS_BITS          52
+/* What is left of them: TCG's 40, or so many */
+#define TURIN_PHYS_BITS             44
 
 /* ASIDs for VMRUN at large; Fn8000_001F says which of them are for SEV. */
 #define SVM_NR_ASIDS                0x8000
@@ -124,7 +126,16 @@ bool snp_host_expand_features(X86CPU *cpu, Error **errp)
 
         env->features[w] &= ~snp_host_hidden[i].mask | env->user_features[w];
     }
-    env->cpuid_min_xlevel = MAX(env->cpuid_min_xlevel, 0x80000021);
+    env->cpuid_min_xlevel = MAX(env->cpuid_min_xlevel,
+                                snp_turin(env) ? 0x80000025 : 0x80000021);
+    if (snp_turin(env) && !cpu->phys_bits) {
+        cpu->phys_bits = TURIN_PHYS_BITS;
+    }
+    if ((cpu->snp.rmp_cfg & RMP_CFG_SEGMENTED) && !snp_turin(env)) {
+        error_setg(errp, "x-segmented-rmp=on: only with -cpu %s,"
+                   "x-generation=turin", "EPYC-Genoa");
+        return false;
+    }
     return true;
 }
 
@@ -138,7 +149,8 @@ uint32_t snp_host_sev_eax(X86CPU *cpu)
                    SEV_EAX_ALLOWED_FEATURES;
 
     if (snp_turin(&cpu->env)) {
-        eax |= SEV_EAX_RMPQUERY | SEV_EAX_RMPREAD | SEV_EAX_IBPB_ON_ENTRY;
+        eax |= SEV_EAX_RMPQUERY | SEV_EAX_RMPREAD | SEV_EAX_SEGMENTED_RMP |
+               SEV_EAX_IBPB_ON_ENTRY;
     }
     if (snp_in_use_write_allowed(&cpu->env)) {
         eax |= SEV_EAX_IN_USE_WRITE;
@@ -163,6 +175,12 @@ void snp_host_cpuid(X86CPU *cpu, uint32_t index, uint32_t *eax,
         *ecx = SEV_MAX_ASID;
         *edx = SEV_MIN_ASID;
         break;
+    case 0x80000025:
+        if (snp_turin(&cpu->env)) {
+            *eax = RMP_SEGMENT_SHIFT_MIN | RMP_SEGMENT_SHIFT_MAX << 6;
+            *ebx = RMP_SEGMENTS;
+        }
+        break;
     }
 }
 
@@ -180,6 +198,7 @@ void snp_host_cpu_reset(X86CPU *cpu)
     sev->hwcr = HWCR_SMM_LOCK | HWCR_TSC_FREQ_SEL;
     sev->rmp_base = cpu->rmp_base;
     sev->rmp_end = cpu->rmp_end;
+    sev->rmp_cfg = cpu->snp.rmp_cfg;
     if (tcg_enabled()) {
         snp_rmp_cpu_reset(CPU(cpu));
     }
@@ -197,4 +216,5 @@ void snp_host_cpu_init(X86CPU *cpu, const X86SevState *before)
     }
     sev->rmp_base = before->rmp_base;
     sev->rmp_end = before->rmp_end;
+    sev->rmp_cfg = before->rmp_cfg;
 }

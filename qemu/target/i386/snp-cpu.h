@@ -23,6 +23,21 @@
 /* MSR C001_0015 HWCR */
 #define HWCR_SMM_LOCK                   (1ULL << 0)
 #define HWCR_TSC_FREQ_SEL               (1ULL << 24)
+/* MSR C001_0136 RMP_CFG */
+#define RMP_CFG_SEGMENTED               (1ULL << 0)
+#define RMP_CFG_SHIFT(cfg)              extract64(cfg, 8, 6)
+#define RMP_CFG_WRITABLE                (RMP_CFG_SEGMENTED | 0x3f00)
+/* Segments of 1G to 2^48 bytes: Fn8000_0025 EAX */
+#define RMP_SEGMENT_SHIFT_MIN           30
+#define RMP_SEGMENT_SHIFT_MAX           48
+/*
+ * The segment table is behind the bookkeeping: address of the segment's entries in
+ * 51:20, and in 19:0 how many GiB they cover.
+ */
+#define RMP_BOOKKEEPING_SIZE            0x4000
+#define RMP_SEGMENTS                    512
+#define RMP_SEGMENT_BASE(entry)         ((entry) & MAKE_64BIT_MASK(20, 32))
+#define RMP_SEGMENT_GIB(entry)          extract64(entry, 0, 20)
 /* MSR C001_0114 VM_CR (15.30.1) */
 #define VM_CR_DPD                       (1ULL << 0)
 #define VM_CR_R_INIT                    (1ULL << 1)

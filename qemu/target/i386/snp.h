@@ -72,6 +72,7 @@
 #define MSR_AMD64_SMM_KEY               0xc0010119
 #define MSR_AMD64_RMP_BASE              0xc0010132
 #define MSR_AMD64_RMP_END               0xc0010133
+#define MSR_AMD64_RMP_CFG               0xc0010136
 
 typedef enum SnpMsrWrite {
     SNP_MSR_OTHER,              /* not ours: go on */

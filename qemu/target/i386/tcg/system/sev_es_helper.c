@@ -842,7 +842,7 @@ void sev_es_vmrun(CPUX86State *env, uintptr_t ra)
     if (sev_es_own_interrupts(env)) {
         uint64_t event = ldq_le_p(area + VMSA_EVENTINJ);
 
-        /* Always intercepted in these modes (15.36.16, 15.36.21.4) */
+        /* Always intercepted in these modes (15.36.16; 15.36.21, #VMEXIT) */
         env->intercept |= 1ULL << (SVM_EXIT_INTR - SVM_EXIT_INTR) |
                           1ULL << (SVM_EXIT_NMI - SVM_EXIT_INTR) |
                           1ULL << (SVM_EXIT_INIT - SVM_EXIT_INTR);
@@ -939,7 +939,7 @@ void sev_es_vmexit(CPUX86State *env)
     if (x86_savic_mode(env)) {
         /*
          * An interrupted delivery goes on with the next VMRUN, but for
-         * #VC, whose instruction raises it again (15.36.21.2).
+         * #VC, whose instruction raises it again (15.36.21, #VMEXIT).
          */
         stq(env, vmsa + VMSA_EVENTINJ,
             (event & SVM_EVTINJ_VEC_MASK) == EXCP1D_VC ? 0 : event);

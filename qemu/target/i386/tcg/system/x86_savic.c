@@ -32,7 +32,7 @@ static void svm_request(CPUX86State *env, int mask, bool on)
     }
 }
 
-/* ---- Secure AVIC: the backing page (15.36.21.1) ------------------------- */
+/* ---- Secure AVIC: the backing page (15.36.21, backing page) -------------- */
 
 #define MSR_AVIC_DOORBELL               0xc001011b
 #define MSR_SECURE_AVIC_CONTROL         0xc0010138
@@ -209,7 +209,7 @@ static int highest_vector(SavicPage *p, unsigned base)
     return -1;
 }
 
-/* ---- Evaluation (15.29.4, 15.36.21.3) ----------------------------------- */
+/* ---- Evaluation (15.29.4; 15.36.21, VMRUN) ------------------------------- */
 
 /* Processor priority from TPR and ISR, also into the page. */
 static uint32_t update_ppr(SavicPage *p)
@@ -404,7 +404,7 @@ static void take_requested_nmi(CPUX86State *env)
 
 /*
  * What VMRUN does with the engine on, once the guest's state is loaded. The
- * four steps in the order of 15.36.21.3.
+ * four steps in the order of 15.36.21, VMRUN.
  */
 static void savic_vmrun_requests(CPUX86State *env)
 {
@@ -580,7 +580,7 @@ void x86_svm_check_idle_hlt(CPUX86State *env, uintptr_t ra)
     }
 }
 
-/* ---- Doorbell (15.29.10.3, 15.36.21.5) ---------------------------------- */
+/* ---- Doorbell (15.29.8.2; 15.36.21, doorbell) ---------------------------- */
 
 static void doorbell_work(CPUState *cs, run_on_cpu_data data)
 {
@@ -656,7 +656,7 @@ static void savic_doorbell(CPUX86State *env, uint32_t apic_id)
     }
 }
 
-/* ---- x2APIC registers (table 15-22 as changed by 15.36.21.6) ------------- */
+/* ---- x2APIC registers (table 15-22; 15.36.21, guest accesses) ------------ */
 
 typedef enum RegAccess {
     REG_GP,             /* not there, or not in this direction */
