@@ -863,6 +863,65 @@ static PspStatus psp_pdh_gen(AmdPspState *s, uint8_t *buf)
            PSP_INVALID_PLATFORM_STATE;
 }
 
+/* SEV API, appendix C.1 */
+#define SEV_CERT_SIZE           0x824
+#define SEV_CERT_API            0x004
+#define SEV_CERT_USAGE          0x008
+#define SEV_CERT_SIGNED_BY      0x414
+#define SEV_CERT_SIGNED_BY2     0x61c
+#define SEV_USAGE_INVALID       0x1000
+#define SEV_USAGE_OCA           0x1001
+#define SEV_USAGE_PEK           0x1002
+#define SEV_USAGE_PDH           0x1003
+#define SEV_USAGE_CEK           0x1004
+
+/* A certificate of the right form, with no key and no signature in it. */
+static void psp_write_cert(AmdPspState *s, uint64_t addr, uint32_t usage)
+{
+    uint8_t cert[SEV_CERT_SIZE] = {};
+
+    stl_le_p(cert, 1);
+    cert[SEV_CERT_API] = PSP_API_MAJOR;
+    cert[SEV_CERT_API + 1] = PSP_API_MINOR;
+    stl_le_p(cert + SEV_CERT_USAGE, usage);
+    stl_le_p(cert + SEV_CERT_SIGNED_BY, SEV_USAGE_INVALID);
+    stl_le_p(cert + SEV_CERT_SIGNED_BY2, SEV_USAGE_INVALID);
+    psp_write(s, addr, cert, sizeof(cert));
+}
+
+static PspStatus psp_pdh_cert_export(AmdPspState *s, uint8_t *buf)
+{
+    static const uint32_t chain[] = {
+        SEV_USAGE_PEK, SEV_USAGE_OCA, SEV_USAGE_CEK,
+    };
+    const uint32_t chain_size = ARRAY_SIZE(chain) * SEV_CERT_SIZE;
+    uint64_t pdh_addr = ldq_le_p(buf), chain_addr = ldq_le_p(buf + 0x10);
+    bool fits = ldl_le_p(buf + 8) >= SEV_CERT_SIZE &&
+                ldl_le_p(buf + 0x18) >= chain_size;
+    PspStatus st;
+
+    if (s->sev_state == SEV_UNINIT) {
+        return PSP_INVALID_PLATFORM_STATE;
+    }
+    stl_le_p(buf + 8, SEV_CERT_SIZE);
+    stl_le_p(buf + 0x18, chain_size);
+    if (!fits) {
+        return PSP_INVALID_LENGTH;
+    }
+    st = psp_check_output(s, &pdh_addr, SEV_CERT_SIZE);
+    if (!st) {
+        st = psp_check_output(s, &chain_addr, chain_size);
+    }
+    if (st) {
+        return st;
+    }
+    psp_write_cert(s, pdh_addr, SEV_USAGE_PDH);
+    for (int i = 0; i < ARRAY_SIZE(chain); i++) {
+        psp_write_cert(s, chain_addr + i * SEV_CERT_SIZE, chain[i]);
+    }
+    return PSP_SUCCESS;
+}
+
 static PspStatus psp_get_id(AmdPspState *s, uint8_t *buf)
 {
     uint64_t addr = ldq_le_p(buf);
@@ -911,7 +970,7 @@ static const PspCommand psp_commands[256] = {
     CMD(0x05, "PEK_GEN", 0, psp_pek_gen),
     OUT(0x06, "PEK_CSR", 0x10, NULL, COPY_LENGTH),
     CMD(0x07, "PEK_CERT_IMPORT", 0x20, NULL),
-    OUT(0x08, "PDH_CERT_EXPORT", 0x20, NULL, COPY_LENGTH),
+    OUT(0x08, "PDH_CERT_EXPORT", 0x20, psp_pdh_cert_export, COPY_LENGTH),
     CMD(0x09, "PDH_GEN", 0, psp_pdh_gen),
     CMD(0x0a, "DF_FLUSH", 0, psp_df_flush),
     CMD(0x0b, "DOWNLOAD_FIRMWARE", 0x10, NULL),
