@@ -110,7 +110,7 @@ if [ -n "$yours_linux" ]; then
 	"" | *config) ;;
 	*) yours_wrong "--config: a file (with a / in its name), or a target of make like defconfig, not '$yours_config'" ;;
 	esac
-	SAVIC_YOURS=build/yours/$(key "$yours_linux $yours_ref $yours_series $yours_config" "$yours_linux")
+	SAVIC_YOURS=build/yours/$(key "$yours_linux  $yours_series $yours_config" "$yours_linux")
 	# The names of its selftests, for scripts/test-run.
 	mkdir -p "$repo/$SAVIC_YOURS"
 	{
