@@ -158,14 +158,20 @@ static RmpMap *rmp_map_create(uint64_t base, uint64_t end, uint64_t cfg)
     return m;
 }
 
+static __attribute__((noinline))
+uint64_t *rmp_segment_entry(RmpMap *m, uint64_t pfn)
+{
+    return m->segments[pfn >> m->shift] +
+           (pfn & MAKE_64BIT_MASK(0, m->shift)) * 2;
+}
+
 /* The two quadwords of a page that the RMP covers */
 static inline uint64_t *rmp_entry_at(RmpMap *m, uint64_t pfn)
 {
     if (likely(m->entries)) {
         return m->entries + pfn * 2;
     }
-    return m->segments[pfn >> m->shift] +
-           (pfn & MAKE_64BIT_MASK(0, m->shift)) * 2;
+    return rmp_segment_entry(m, pfn);
 }
 
 static void rmp_entry_dirty(RmpMap *m, uint64_t pfn)
@@ -185,7 +191,7 @@ static inline RmpMap *rmp_get_map(CPUX86State *env)
     RmpMap *m = qatomic_load_acquire(&rmp_map);
 
     if (likely(m && m->base == env->sev.rmp_base &&
-               m->end == env->sev.rmp_end && m->cfg == env->sev.rmp_cfg)) {
+               m->end == env->sev.rmp_end)) {
         return m;
     }
 
@@ -1347,7 +1353,9 @@ SnpMsrWrite snp_wrmsr(CPUX86State *env, uint32_t msr, uint64_t val)
             return SNP_MSR_GP;
         }
         if (!snp_enabled(env)) {
+            /* The same on all CPUs by the time that SNP is enabled */
             env->sev.rmp_cfg = val;
+            qatomic_set(&rmp_map, NULL);
         }
         return SNP_MSR_DONE;
 
