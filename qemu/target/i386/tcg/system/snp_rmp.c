@@ -50,10 +50,12 @@ typedef struct RmpMap {
     uint64_t end;
     uint64_t cfg;
     uint64_t npages;            /* 4K pages covered, 0: no usable RMP */
-    /* The entries by segment, without segmentation one of all */
+    uint64_t *entries;          /* NULL: segmented */
+    hwaddr offset;              /* of the first entry in mr */
+    /* The same by segment */
     unsigned shift;             /* from PFN to segment */
     uint64_t **segments;
-    hwaddr *offsets;            /* of their first entries in mr */
+    hwaddr *offsets;
     MemoryRegion *mr;
     uint16_t *cached;           /* per page, see mark_cached() */
     uint8_t *in_use;            /* per page: by how many CPUs in guest mode */
@@ -145,32 +147,43 @@ static RmpMap *rmp_map_create(uint64_t base, uint64_t end, uint64_t cfg)
         }
         rmp_map_segments(m);
     } else {
-        m->shift = 63;
-        m->segments = g_new0(uint64_t *, 1);
-        m->offsets = g_new0(hwaddr, 1);
         len = end + 1 - base - RMP_BOOKKEEPING_SIZE;
-        m->segments[0] = rmp_map_entries(m, base + RMP_BOOKKEEPING_SIZE, &len,
-                                         &m->offsets[0]);
+        m->entries = rmp_map_entries(m, base + RMP_BOOKKEEPING_SIZE, &len,
+                                     &m->offset);
         /* Only what is contiguous RAM can be looked up. */
-        m->npages = m->segments[0] ? len / RMP_ENTRY_SIZE : 0;
+        m->npages = m->entries ? len / RMP_ENTRY_SIZE : 0;
     }
     m->cached = g_new0(uint16_t, m->npages);
     m->in_use = g_new0(uint8_t, m->npages);
     return m;
 }
 
-/* The two quadwords of a page that the RMP covers */
-static inline uint64_t *rmp_entry_at(RmpMap *m, uint64_t pfn)
+static __attribute__((noinline))
+uint64_t *rmp_segment_entry(RmpMap *m, uint64_t pfn)
 {
     return m->segments[pfn >> m->shift] +
            (pfn & MAKE_64BIT_MASK(0, m->shift)) * 2;
 }
 
+/* The two quadwords of a page that the RMP covers */
+static inline uint64_t *rmp_entry_at(RmpMap *m, uint64_t pfn)
+{
+    if (likely(m->entries)) {
+        return m->entries + pfn * 2;
+    }
+    return rmp_segment_entry(m, pfn);
+}
+
 static void rmp_entry_dirty(RmpMap *m, uint64_t pfn)
 {
-    memory_region_set_dirty(m->mr, m->offsets[pfn >> m->shift] +
-                            (pfn & MAKE_64BIT_MASK(0, m->shift)) *
-                            RMP_ENTRY_SIZE, RMP_ENTRY_SIZE);
+    hwaddr offset = m->offset;
+
+    if (!m->entries) {
+        offset = m->offsets[pfn >> m->shift];
+        pfn &= MAKE_64BIT_MASK(0, m->shift);
+    }
+    memory_region_set_dirty(m->mr, offset + pfn * RMP_ENTRY_SIZE,
+                            RMP_ENTRY_SIZE);
 }
 
 static inline RmpMap *rmp_get_map(CPUX86State *env)
@@ -178,7 +191,7 @@ static inline RmpMap *rmp_get_map(CPUX86State *env)
     RmpMap *m = qatomic_load_acquire(&rmp_map);
 
     if (likely(m && m->base == env->sev.rmp_base &&
-               m->end == env->sev.rmp_end && m->cfg == env->sev.rmp_cfg)) {
+               m->end == env->sev.rmp_end)) {
         return m;
     }
 
@@ -1340,7 +1353,9 @@ SnpMsrWrite snp_wrmsr(CPUX86State *env, uint32_t msr, uint64_t val)
             return SNP_MSR_GP;
         }
         if (!snp_enabled(env)) {
+            /* The same on all CPUs by the time that SNP is enabled */
             env->sev.rmp_cfg = val;
+            qatomic_set(&rmp_map, NULL);
         }
         return SNP_MSR_DONE;
 
