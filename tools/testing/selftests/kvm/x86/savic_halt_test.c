@@ -41,6 +41,11 @@
 /* If that isn't enough then a halt takes so long that there is nothing to be limited. */
 #define MAX_HALTS		(20 * NR_HALTS)
 
+/* Of each kind of request that a guest makes as fast as it can. */
+#define NR_REQUESTS		200
+#define NR_REQUESTS_TO_OTHER	(4 * NR_REQUESTS)
+#define DENIED_VECTOR		0x61
+
 /* Halts that only the host ends. */
 #define NR_WAKEUPS		20
 
@@ -176,9 +181,46 @@ static void guest_masked_level(void)
 	GUEST_DONE();
 }
 
+static void send_ipi(u64 icr)
+{
+	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), icr), GHCB_OK);
+}
+
+/* As fast as the guest can.  Nothing of that is anything for the other vCPU, which halts. */
+static void guest_storms(void)
+{
+	u32 i;
+
+	savic_enable();
+	GUEST_SYNC(0);
+	for (i = 0; i < NR_REQUESTS; i++)
+		GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_EOI), 0), GHCB_OK);
+	GUEST_SYNC(1);
+	for (i = 0; i < NR_REQUESTS; i++) {
+		send_ipi(1ull << 32 | DENIED_VECTOR);
+		send_ipi(APIC_DEST_ALLBUT | DENIED_VECTOR);
+		/* Hardware hands this one to the #VC handler, which forwards it. */
+		wrmsr(X2APIC_MSR(APIC_ICR), 1ull << 32 | DENIED_VECTOR);
+		savic_clear_vector(1, APIC_IRR, DENIED_VECTOR);
+		GUEST_ASSERT_EQ(savic_register_page(1, savic_page_gpa(1), NULL), GHCB_OK);
+	}
+	GUEST_DONE();
+}
+
+static void guest_storm_target(void)
+{
+	savic_enable();
+	GUEST_SYNC(0);
+	while (!READ_ONCE(*stop))
+		safe_halt();
+	cli();
+	GUEST_DONE();
+}
+
 struct test_vm {
 	struct kvm_vm *vm;
 	struct kvm_vcpu *vcpu;
+	struct kvm_vcpu *target;
 	bool *stop;
 };
 
@@ -195,19 +237,23 @@ FIXTURE_TEARDOWN(savic_halt)
 	kvm_vm_free(self->t.vm);
 }
 
+static void add_stop_flag(struct test_vm *t)
+{
+	gva_t gva = vm_alloc_shared(t->vm, PAGE_SIZE, KVM_UTIL_MIN_VADDR, MEM_REGION_DATA);
+
+	write_guest_global(t->vm, stop, (bool *)gva);
+	t->stop = addr_gva2hva(t->vm, gva);
+	*t->stop = false;
+}
+
 /* Returns at the guest's first GUEST_SYNC(). */
 static void launch(struct test_vm *t, void *guest_code, bool split_irqchip)
 {
-	gva_t gva;
-
 	t->vm = __vm_savic_create(1, guest_code, &t->vcpu, split_irqchip, 0);
 	vm_install_exception_handler(t->vm, VECTOR, savic_irq_handler);
 	vm_install_exception_handler(t->vm, STOP_VECTOR, savic_irq_handler);
 	vm_install_exception_handler(t->vm, NMI_VECTOR, savic_nmi_handler);
-	gva = vm_alloc_shared(t->vm, PAGE_SIZE, KVM_UTIL_MIN_VADDR, MEM_REGION_DATA);
-	write_guest_global(t->vm, stop, (bool *)gva);
-	t->stop = addr_gva2hva(t->vm, gva);
-	*t->stop = false;
+	add_stop_flag(t);
 	vm_sev_launch(t->vm, snp_default_policy(), NULL);
 	TEST_ASSERT(savic_vcpu_run(t->vcpu), "Unexpected GUEST_DONE()");
 }
@@ -368,6 +414,43 @@ TEST_F_TIMEOUT(savic_halt, denied_line, TIMEOUT_SECS)
 	pthread_join(thread, NULL);
 	close(irqfd.fd);
 	close(irqfd.resamplefd);
+}
+
+/* A request of the guest costs the host nothing but that request, and the target one halt. */
+TEST_F_TIMEOUT(savic_halt, storms, TIMEOUT_SECS)
+{
+	struct test_vm *t = &self->t;
+	struct kvm_vcpu *vcpus[2];
+	pthread_t thread;
+	u64 nr;
+
+	t->vm = vm_savic_create(2, guest_storms, vcpus);
+	t->vcpu = vcpus[0];
+	t->target = vcpus[1];
+	vcpu_arch_set_entry_point(t->target, guest_storm_target);
+	add_stop_flag(t);
+	vm_sev_launch(t->vm, snp_default_policy(), NULL);
+	EXPECT_TRUE(savic_vcpu_run(t->vcpu));
+	EXPECT_TRUE(savic_vcpu_run(t->target));
+	pthread_create(&thread, NULL, savic_vcpu_thread, t->target);
+
+	EXPECT_TRUE(savic_vcpu_run(t->vcpu));
+	EXPECT_EQ(vcpu_get_stat(t->vcpu, savic_spurious_eois), NR_REQUESTS);
+	EXPECT_EQ(vcpu_get_stat(t->vcpu, savic_level_eois), 0);
+	EXPECT_EQ(vcpu_get_stat(t->vcpu, savic_kicks), 0);
+
+	EXPECT_FALSE(savic_vcpu_run(t->vcpu));
+	EXPECT_EQ(vcpu_get_stat(t->target, savic_posted), NR_REQUESTS);
+	nr = vcpu_get_stat(t->target, savic_kicks) + vcpu_get_stat(t->target, savic_wakes) +
+	     vcpu_get_stat(t->target, savic_doorbells);
+	EXPECT_LE(nr, NR_REQUESTS_TO_OTHER);
+	EXPECT_LE(vcpu_get_stat(t->target, halt_exits), NR_REQUESTS_TO_OTHER + 1);
+	EXPECT_LE(vcpu_get_stat(t->target, savic_page_loads), NR_REQUESTS_TO_OTHER + 1);
+	EXPECT_EQ(vcpu_get_stat(t->target, savic_missing_eois), 0);
+
+	WRITE_ONCE(*t->stop, true);
+	savic_send_msi(t->vm, 1, STOP_VECTOR);
+	pthread_join(thread, NULL);
 }
 
 SAVIC_TEST_HARNESS_MAIN

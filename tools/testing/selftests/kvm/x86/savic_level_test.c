@@ -296,6 +296,44 @@ static void guest_eoi_before_taken(void)
 	GUEST_DONE();
 }
 
+/* The first pins, by MMIO instructions, each both ways. */
+#define NR_PINS			4
+#define PIN_VECTOR(pin)		(0xa1 + 0x10 * (pin))
+
+static void write_ioapic(u32 reg, u32 val)
+{
+	mmio_write(IOAPIC_GPA, reg);
+	GUEST_ASSERT_EQ(mmio_read(IOAPIC_GPA), reg);
+	mmio_write(IOAPIC_GPA + IOAPIC_WINDOW, val);
+	GUEST_ASSERT_EQ(mmio_read(IOAPIC_GPA + IOAPIC_WINDOW), val);
+}
+
+static void guest_pins(void)
+{
+	u32 pin, level;
+
+	savic_enable();
+	for (pin = 0; pin < NR_PINS; pin++)
+		savic_allow_vector(PIN_VECTOR(pin));
+	for (level = 0; level <= 1; level++) {
+		for (pin = 0; pin < NR_PINS; pin++) {
+			if (level)
+				savic_set_vector(0, APIC_TMR, PIN_VECTOR(pin));
+			write_ioapic(IOAPIC_REDIR(pin) + 1, 0);
+			write_ioapic(IOAPIC_REDIR(pin), PIN_VECTOR(pin) |
+							(level ? IOAPIC_LEVEL : 0));
+		}
+		/* The host raises and lowers each of them once. */
+		GUEST_SYNC(level);
+		for (pin = 0; pin < NR_PINS; pin++)
+			savic_wait_for_irqs(PIN_VECTOR(pin), level + 1);
+		savic_settle();
+		for (pin = 0; pin < NR_PINS; pin++)
+			GUEST_ASSERT_EQ(savic_nr_irqs(0, PIN_VECTOR(pin)), level + 1);
+	}
+	GUEST_DONE();
+}
+
 struct test_vm {
 	struct kvm_vm *vm;
 	struct kvm_vcpu *vcpu;
@@ -387,6 +425,30 @@ static u64 nr_eois(struct test_vm *t, int n)
 	u64 nr;
 
 	return read(t->resamplefd[n], &nr, sizeof(nr)) == sizeof(nr) ? nr : 0;
+}
+
+TEST_F_TIMEOUT(savic_level, pins_by_mmio, TIMEOUT_SECS)
+{
+	struct test_vm *t = &self->t;
+	u32 pin, nr = 0;
+	u64 *pte;
+
+	for (pin = 0; pin < NR_PINS; pin++)
+		vm_install_exception_handler(t->vm, PIN_VECTOR(pin), savic_irq_handler);
+	/* The library maps memory only, so have the page table entry of another page point there. */
+	virt_pg_map(t->vm, IOAPIC_GPA, addr_gva2gpa(t->vm, vm_alloc_page(t->vm)));
+	pte = vm_get_pte(t->vm, IOAPIC_GPA);
+	*pte = (*pte & ~(PHYSICAL_PAGE_MASK | t->vm->arch.c_bit)) | IOAPIC_GPA;
+	launch(t, guest_pins);
+	while (savic_vcpu_run(t->vcpu)) {
+		for (pin = 0; pin < NR_PINS; pin++) {
+			kvm_irq_line(t->vm, pin, 1);
+			kvm_irq_line(t->vm, pin, 0);
+		}
+		nr++;
+	}
+	EXPECT_EQ(nr, 2);
+	EXPECT_EQ(vcpu_get_stat(t->vcpu, savic_level_eois), NR_PINS);
 }
 
 TEST_F_TIMEOUT(savic_level, two_lines, TIMEOUT_SECS)

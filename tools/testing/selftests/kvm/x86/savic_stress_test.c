@@ -36,6 +36,7 @@
 
 #define NR_CPUS_USED		2
 #define DEFAULT_RUN_SECS	4
+#define DEFAULT_SEED		1
 
 /* Only to end a test that hangs, on top of the time that it is to run. */
 #define TIMEOUT_SECS		180
@@ -259,9 +260,10 @@ static void signal_handler(int sig)
 {
 }
 
-/* What a hanging test waits for, in all likelihood.  Not async-signal-safe, so what. */
-static void alarm_handler(int sig)
+/* What a hanging test waits for, in all likelihood. */
+static void *watchdog_thread(void *secs)
 {
+	sleep((uintptr_t)secs);
 	savic_stress_check();
 	ksft_exit_fail_msg("Something has got lost, or the host is very slow\n");
 }
@@ -389,7 +391,8 @@ static u32 number(const char *name, const char *arg)
 int main(int argc, char *argv[])
 {
 	int opt, run_secs = DEFAULT_RUN_SECS;
-	u32 seed = time(NULL);
+	u32 seed = DEFAULT_SEED;
+	pthread_t watchdog;
 
 	ksft_print_header();
 	while ((opt = getopt(argc, argv, "s:r:")) != -1) {
@@ -415,12 +418,11 @@ int main(int argc, char *argv[])
 		       run_secs, seed, run_secs, seed);
 
 	signal(SIGUSR1, signal_handler);
-	signal(SIGALRM, alarm_handler);
 	use_few_cpus();
 	setup_vm(seed);
-	alarm(run_secs + TIMEOUT_SECS);
+	pthread_create(&watchdog, NULL, watchdog_thread,
+		       (void *)(uintptr_t)(run_secs + TIMEOUT_SECS));
 	run(run_secs);
-	alarm(0);
 
 	savic_stress_print_totals();
 	ksft_test_result(!savic_stress_check(), "accounts of all sources\n");

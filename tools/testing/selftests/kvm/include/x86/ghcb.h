@@ -86,6 +86,24 @@ enum ghcb_status ghcb_wrmsr(u32 msr, u64 val);
 
 /* @gpa is a device's, @len at most eight. */
 enum ghcb_status ghcb_mmio_write(gpa_t gpa, const void *data, u32 len);
+enum ghcb_status ghcb_mmio_read(gpa_t gpa, void *data, u32 len);
+
+/* The same by an instruction, for which there has to be a mapping whose GVAs are GPAs. */
+static inline void mmio_write(gpa_t gpa, u32 val)
+{
+	asm volatile("movl %%eax, (%%rdx)" : : "a" (val), "d" (gpa) : "memory");
+}
+
+static inline u32 mmio_read(gpa_t gpa)
+{
+	u32 val;
+
+	asm volatile("movl (%%rdx), %%eax" : "=a" (val) : "d" (gpa) : "memory");
+	return val;
+}
+
+#define IOAPIC_GPA		0xfec00000ull
+#define IOAPIC_WINDOW		0x10
 
 /* The registers of a pin's redirection entry (low half, high half is next). */
 #define IOAPIC_REDIR(pin)	(0x10 + 2 * (pin))

@@ -255,8 +255,26 @@ enum ghcb_status ghcb_mmio_write(gpa_t gpa, const void *data, u32 len)
 	return ghcb_vmgexit(&req);
 }
 
-#define IOAPIC_GPA	0xfec00000ull
-#define IOAPIC_WINDOW	0x10
+/* The answer is in the shared buffer. */
+enum ghcb_status ghcb_mmio_read(gpa_t gpa, void *data, u32 len)
+{
+	struct ghcb_request req = {
+		.exit_code = SVM_VMGEXIT_MMIO_READ,
+		.exit_info_1 = gpa,
+		.exit_info_2 = len,
+		.buffer = data,
+		.buffer_len = len,
+	};
+	unsigned long flags = irq_save();
+	enum ghcb_status status = ghcb_vmgexit(&req);
+	struct ghcb_page *ghcb = ghcb_get();
+	u32 i;
+
+	for (i = 0; i < len; i++)
+		((u8 *)data)[i] = READ_ONCE(ghcb->shared_buffer[i]);
+	irq_restore(flags);
+	return status;
+}
 
 void ghcb_ioapic_write(u32 reg, u32 val)
 {

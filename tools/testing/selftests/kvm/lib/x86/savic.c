@@ -239,11 +239,19 @@ void savic_send_msi(struct kvm_vm *vm, u32 apic_id, u32 data)
 	TEST_ASSERT(ret >= 0, KVM_IOCTL_ERROR(KVM_SIGNAL_MSI, ret));
 }
 
-/* Returns when the vCPU sleeps in the host, or has for a moment. */
+/* Returns when the vCPU sleeps in the host, which is not for this moment only: it stays so. */
 void savic_wait_until_blocked(struct kvm_vcpu *vcpu)
 {
-	while (!vcpu_get_stat(vcpu, blocking))
-		usleep(100);
+	u64 exits, halts;
+
+	do {
+		while (!vcpu_get_stat(vcpu, blocking))
+			usleep(100);
+		exits = vcpu_get_stat(vcpu, exits);
+		halts = vcpu_get_stat(vcpu, halt_exits);
+		usleep(1000);
+	} while (!vcpu_get_stat(vcpu, blocking) || vcpu_get_stat(vcpu, exits) != exits ||
+		 vcpu_get_stat(vcpu, halt_exits) != halts);
 }
 
 gpa_t savic_page_gpa(u32 apic_id)

@@ -154,9 +154,36 @@ static void vc_plain(struct ex_regs *regs, u32 insn_len)
 	vc_finish(regs, &req, ghcb_vmgexit(&req), insn_len);
 }
 
+/*
+ * MMIO by MOV between EAX and memory at RDX, with a virtual address that is the physical one,
+ * see mmio_read() and mmio_write().
+ */
+static void vc_mmio(struct ex_regs *regs)
+{
+	const u8 *insn = (u8 *)regs->rip;
+	enum ghcb_status status;
+	u32 val = regs->rax;
+
+	if ((insn[0] != 0x89 && insn[0] != 0x8b) || insn[1] != 0x02)
+		GUEST_FAIL("Can't decode MMIO at RIP %#lx: %#x %#x", regs->rip, insn[0], insn[1]);
+
+	if (insn[0] == 0x89) {
+		status = ghcb_mmio_write(regs->rdx, &val, sizeof(val));
+	} else {
+		status = ghcb_mmio_read(regs->rdx, &val, sizeof(val));
+		regs->rax = val;
+	}
+	if (status)
+		GUEST_FAIL("MMIO at %#lx refused, status %u", regs->rdx, status);
+	regs->rip += 2;
+}
+
 void sev_vc_handler(struct ex_regs *regs)
 {
 	switch (regs->error_code) {
+	case SVM_EXIT_NPF:
+		vc_mmio(regs);
+		break;
 	case SVM_EXIT_CPUID:
 		vc_cpuid(regs);
 		break;
