@@ -4,11 +4,13 @@
  *
  *   guest-tool timers N                  N sleeps of 1 ms; fails if one ends early
  *   guest-tool tlb N                     N times: a page goes away under threads on all CPUs
+ *   guest-tool features                  KVM's paravirtual features: the numbers of the bits set in CPUID 4000_0001 EAX
  *   guest-tool kexec KERNEL INITRD ARGS  start another kernel
  *
  * Static, for the guest's initramfs.
  */
 #define _GNU_SOURCE
+#include <cpuid.h>
 #include <err.h>
 #include <fcntl.h>
 #include <linux/reboot.h>
@@ -139,13 +141,28 @@ static int start_kernel(const char *kernel, const char *initrd, char *args)
 	err(1, "reboot");
 }
 
+static int features(void)
+{
+	uint32_t eax, ebx, ecx, edx;
+	int i;
+
+	__cpuid(0x40000001, eax, ebx, ecx, edx);
+	for (i = 0; i < 32; i++) {
+		if (eax & UINT32_C(1) << i)
+			printf("%d\n", i);
+	}
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
+	if (argc == 2 && !strcmp(argv[1], "features"))
+		return features();
 	if (argc == 3 && !strcmp(argv[1], "timers"))
 		return timers(atoi(argv[2]));
 	if (argc == 3 && !strcmp(argv[1], "tlb"))
 		return tlb(atoi(argv[2]));
 	if (argc == 5 && !strcmp(argv[1], "kexec"))
 		return start_kernel(argv[2], argv[3], argv[4]);
-	errx(2, "usage: guest-tool timers N | tlb N | kexec KERNEL INITRD ARGS");
+	errx(2, "usage: guest-tool timers N | tlb N | features | kexec KERNEL INITRD ARGS");
 }

@@ -21,22 +21,22 @@ clean()
 	git -C "$1" diff-index --quiet HEAD -- && [ ! -d "$1/.git/rebase-apply" ]
 }
 
-# new_files linux|qemu: our files for that tree, by their path in it.
+# new_files linux|qemu|libvirt: our files for that tree, by their path in it.
 new_files()
 {
 	case $1 in
 	linux) git -C "$repo" ls-files -co --exclude-standard -- arch tools Documentation include virt ;;
-	qemu) git -C "$repo/qemu" ls-files -co --exclude-standard 2>/dev/null ;;
+	*) git -C "$repo/$1" ls-files -co --exclude-standard 2>/dev/null ;;
 	esac | LC_ALL=C sort -u | while read -r path; do
 		# ls-files also names what was deleted and not committed yet.
 		case $1 in
 		linux) [ -e "$repo/$path" ] && echo "$path" ;;
-		qemu) [ -e "$repo/qemu/$path" ] && echo "$path" ;;
+		*) [ -e "$repo/$1/$path" ] && echo "$path" ;;
 		esac || :
 	done
 }
 
-# series_hash linux|qemu: changes when the series or a patch in it does.
+# series_hash linux|qemu|libvirt: changes when the series or a patch in it does.
 series_hash()
 {
 	cat -- "$repo/patches/$1/series" "$repo/patches/$1"/*.patch 2>/dev/null | sha256sum | cut -d' ' -f1

@@ -136,7 +136,9 @@ def boot(group, todo, outcome):
     boot_time = BOOT_TIME * (DEBUG_SLOWDOWN if group in CHECKED else 1)
     cmd = [f"{REPO}/scripts/machine", "-t", str(boot_time + sum(c.limit + 60 for c in todo)), "-l", console]
     # The user's is scripts/machine's own choice, if there is one.
-    if group != "yours":
+    if group == "libvirt":
+        cmd += ["--debian", "-f", f"libvirt={REPO}/tests/guest/libvirt"]
+    elif group != "yours":
         cmd += ["-k", f"{REPO}/build/linux-{group}/arch/x86/boot/bzImage",
                 "-i", f"{REPO}/build/image/{'base' if group == 'base' else 'host'}.cpio"]
     if group in CHECKED:

@@ -49,18 +49,26 @@ damaged()
 	esac
 }
 
-# check_tarball linux|qemu PINNED TARBALL NAME: it is complete, and of that version. NAME is for the user.
+# libvirt_version FILE: what the meson.build of a source says it is.
+libvirt_version()
+{
+	sed -n "s/^  version: '\([0-9.]*\)',/\1/p" "$1" 2>/dev/null | head -n 1
+}
+
+# check_tarball linux|qemu|libvirt PINNED TARBALL NAME: it is complete, and of that version. NAME is for the user.
 check_tarball()
 {
 	case $1 in
 	linux) file=Makefile ;;
 	qemu) file=VERSION ;;
+	libvirt) file=meson.build ;;
 	esac
 	top=$(mktemp -d) status=0
 	tar -xf "$3" -C "$top" --strip-components=1 --wildcards --no-wildcards-match-slash "*/$file" 2>/dev/null || status=$?
 	case $1 in
 	linux) found=$(linux_version "$top/$file") ;;
 	qemu) found=$(cat "$top/$file" 2>/dev/null || :) ;;
+	libvirt) found=$(libvirt_version "$top/$file") ;;
 	esac
 	rm -rf "$top"
 	# It also fails if there is no such file in it.

@@ -41,7 +41,7 @@ enum {
 };
 
 enum {
-	INIT = 0x01, SHUTDOWN, PLATFORM_RESET, PLATFORM_STATUS, GET_ID = 0x0c, INIT_EX,
+	INIT = 0x01, SHUTDOWN, PLATFORM_RESET, PLATFORM_STATUS, PDH_CERT_EXPORT = 0x08, GET_ID = 0x0c, INIT_EX,
 	SEV_DECOMMISSION = 0x20, SEV_ACTIVATE, SEV_DEACTIVATE, SEV_GUEST_STATUS,
 	LAUNCH_START = 0x30, UPDATE_DATA, UPDATE_VMSA, MEASURE, SECRET, FINISH,
 	SEV_DBG_DECRYPT = 0x60,
@@ -207,7 +207,7 @@ static void test_no_sev(const char *when)
 static void test_left_out(void)
 {
 	static const u8 commands[] = {
-		0x06, 0x07, 0x08, 0x0b, 0x36, 0x40, 0x41, 0x42, 0x43, 0x44, 0x50, 0x51, 0x52, 0x53, 0x70, 0x71,
+		0x06, 0x07, 0x0b, 0x36, 0x40, 0x41, 0x42, 0x43, 0x44, 0x50, 0x51, 0x52, 0x53, 0x70, 0x71,
 		0x95, 0xc0, 0xc1, 0xc2, 0xc3, 0xca, 0xcd,
 	};
 
@@ -227,6 +227,39 @@ static u32 init_ex(u32 length, u32 flags, u64 data, u32 size)
 	buf[3] = data;
 	buf[4] = size;
 	return command(INIT_EX);
+}
+
+/* The certificates go to SCRATCH, the chain of three to two pages after it. */
+static u32 pdh_cert_export(u32 length, u32 chain_length)
+{
+	clear();
+	buf[0] = SCRATCH;
+	buf[1] = length;
+	buf[2] = SCRATCH + 0x2000;
+	buf[3] = chain_length;
+	return command(PDH_CERT_EXPORT);
+}
+
+static void test_certificates(void)
+{
+	u32 *pdh = (u32 *)SCRATCH;
+
+	section("SEV 5.12", "PDH_CERT_EXPORT says what it needs, and writes four certificates.");
+	check_eq(pdh_cert_export(0, 0), PLATFORM_STATE, "PDH_CERT_EXPORT before INIT");
+	check_eq(init_ex(0x24, 0, SCRATCH, 0x8000), OK, "INIT_EX");
+	check_eq(pdh_cert_export(0x823, 0x186c), LENGTH, "PDH_CERT_EXPORT: length");
+	check_eq(pdh_cert_export(0x824, 0x186b), LENGTH, "PDH_CERT_EXPORT: length of the chain");
+	check_eq((u32)buf[1], 0x824, "what the certificate needs");
+	check_eq((u32)buf[3], 0x186c, "what the chain needs");
+	check_eq(pdh_cert_export(0x824, 0x186c), OK, "PDH_CERT_EXPORT");
+	check_eq(pdh[0], 1, "version of the certificate's format");
+	check_eq(pdh[2], 0x1003, "it is the PDH's");
+	for (unsigned int i = 0; i < 3; i++) {
+		static const u32 usage[] = { 0x1002, 0x1001, 0x1004 };
+
+		check_eq(((u32 *)(SCRATCH + 0x2000 + i * 0x824))[2], usage[i], "usage in the chain");
+	}
+	check_eq(command(SHUTDOWN), OK, "SHUTDOWN");
 }
 
 static void test_lengths(void)
@@ -773,6 +806,7 @@ void test_main(void)
 	test_no_snp("before SNP_INIT");
 	test_no_sev("before INIT");
 	test_platform();
+	test_certificates();
 	test_lengths();
 	test_left_out();
 	test_snp_init();

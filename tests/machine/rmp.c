@@ -82,11 +82,26 @@ static void enable_snp(void)
 {
 	u64 base = rdmsr(MSR_RMP_BASE), end = rdmsr(MSR_RMP_END);
 
-	section("APM2 15.36.4", "RMP_BASE and RMP_END + 1 are aligned to 8K; an entry of 16 bytes for each page follows 16K of bookkeeping.");
-	check(base && end > base && !(base & 0x1fff) && (end & 0x1fff) == 0x1fff,
-	      "firmware has set them up");
 	not_covered = rmp_pages() * PAGE_SIZE;
-	check(not_covered > end, "the RMP covers itself");
+	if (rmp_cfg() & RMP_CFG_SEGMENTED) {
+		u64 *table = rmp_segments(), shift = rmp_cfg() >> 8 & 0x3f;
+		u32 eax, ebx, ecx, edx, n = 0;
+
+		section("APM2 15.36.4", "A segmented RMP has a table of its segments behind 16K of bookkeeping, and no RMP_END.");
+		cpuid(0x80000025, 0, &eax, &ebx, &ecx, &edx);
+		check(shift >= (eax & 0x3f) && shift <= (eax >> 6 & 0x3f), "segments of a size that CPUID has (2^%lu)", shift);
+		check(base && !end, "RMP_BASE is set, RMP_END is 0");
+		while (n < RMP_SEGMENTS && table[n])
+			n++;
+		check(n > 1 && RMP_SEGMENT_BASE(table[0]) > RMP_SEGMENT_BASE(table[1]), "%u segments, not in order", n);
+		check(not_covered > (RMP_SEGMENT_BASE(table[0]) | RMP_SEGMENT_GIB(table[0]) << 22), "they cover themselves");
+		check_eq(wrmsr_safe(MSR_RMP_CFG, BIT(1)), GP, "RMP_CFG: reserved bits are #GP");
+	} else {
+		section("APM2 15.36.4", "RMP_BASE and RMP_END + 1 are aligned to 8K; an entry of 16 bytes for each page follows 16K of bookkeeping.");
+		check(base && end > base && !(base & 0x1fff) && (end & 0x1fff) == 0x1fff,
+		      "firmware has set them up");
+		check(not_covered > end, "the RMP covers itself");
+	}
 	rmp_clear();
 	rmp_enable();
 	check(rdmsr(MSR_SYSCFG) & SYSCFG_SNP_EN, "SNP can be enabled");
@@ -116,6 +131,12 @@ static void test_locks(void)
 	check_eq(rdmsr(MSR_RMP_BASE), base, "RMP_BASE is locked");
 	wrmsr_safe(MSR_RMP_END, 0x1fff);
 	check_eq(rdmsr(MSR_RMP_END), end, "RMP_END is locked");
+	if (rmp_cfg()) {
+		u64 cfg = rmp_cfg();
+
+		wrmsr_safe(MSR_RMP_CFG, 0);
+		check_eq(rmp_cfg(), cfg, "RMP_CFG is locked");
+	}
 	for (unsigned int i = 0; i < ARRAY_SIZE(fixed); i++)
 		locked(fixed[i]);
 	for (u32 msr = MSR_IORR_BASE0; msr <= MSR_IORR_MASK1; msr++)
@@ -156,7 +177,7 @@ static void test_rmpupdate(void)
 	*(volatile u64 *)page = SECRET;
 	check_eq(rmp_assign(page, 0x12345000, 5, false, false), RMP_OK, "assign a 4K page");
 	check_eq(rmp_entry(page), RMP_ASSIGNED | 0x12345000 | RMP_ASID(5), "entry in memory");
-	check_eq(rmp_table()[page >> 12][1] & 0xffffffff, 0x1f, "rights of the VMPLs");
+	check_eq(rmp_quads(page)[1] & 0xffffffff, 0x1f, "rights of the VMPLs");
 	check_eq(subpages(page), 1, "the region's first entry counts it");
 	check_eq(rmp_assign(page, 0x1000, 6, false, false), RMP_OK, "and assign it anew");
 	check_eq(rmp_entry(page), RMP_ASSIGNED | 0x1000 | RMP_ASID(6), "with the new state");
@@ -184,7 +205,7 @@ static void test_rmpupdate(void)
 		 RMP_ASSIGNED | 0x401ff000 | RMP_ASID(7), "the last one");
 	check_eq(rmp_entry(REGION_A) & ~0xff8UL, RMP_ASSIGNED | 0x40000000 | RMP_ASID(7),
 		 "the first one");
-	check_eq(rmp_table()[(REGION_A >> 12) + 511][1] & 0xffffffff, 0x1f,
+	check_eq(rmp_quads(REGION_A + 511 * PAGE_SIZE)[1] & 0xffffffff, 0x1f,
 		 "all have the rights of the whole");
 	check_eq(subpages(REGION_A), 511, "511 others are counted");
 	check_eq(psmash(REGION_A), FAIL_INPUT, "once more");
@@ -211,6 +232,11 @@ static void test_rmpread(void)
 	u64 page = REGION_C + 0x5000;
 
 	section("APM3 RMPREAD", "RMPREAD gives the entry in the format of RMPUPDATE; page size 2 tells of assigned pages in the region.");
+	if (!(sev_eax() & SEV_RMPREAD)) {
+		rmpread(page, &st);
+		check_raised(UD, 0, "not in CPUID: it is #UD");
+		return;
+	}
 	rmp_assign(page, 0x7000, 9, false, false);
 	check_eq(rmpread(page, &st), RMP_OK, "an assigned page");
 	check(st.gpa == 0x7000 && st.assigned == 1 && !(st.pagesize & 1) &&
@@ -280,7 +306,7 @@ static void test_user(void)
 	user_call(u_psmash);
 	check_raised(GP, 0, "PSMASH");
 	user_call(u_rmpread);
-	check_raised(GP, 0, "RMPREAD");
+	check_raised(sev_eax() & SEV_RMPREAD ? GP : UD, 0, "RMPREAD");
 }
 
 void test_main(void)

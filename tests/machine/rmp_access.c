@@ -33,7 +33,6 @@ static const char *const access_names[] = { "read", "write", "fetch", "page tabl
 
 static void fill_rmp(void)
 {
-	u64 (*rmp)[2] = rmp_table();
 	static const u64 head[] = {
 		[FIRMWARE] = RMP_ASSIGNED | RMP_IMMUTABLE,
 		[OTHER_GUEST] = RMP_ASSIGNED | RMP_VALIDATED | RMP_ASID(GUEST_ASID + 1),
@@ -47,20 +46,20 @@ static void fill_rmp(void)
 
 	rmp_clear();
 	for (int i = 0; i < OWNERS; i++) {
-		u64 page = AREA(i) >> 12;
+		u64 *entry = rmp_quads(AREA(i));
 
 		*(u8 *)(AREA(i) + RET_OFFSET) = 0xc3;
 		if (i == MIXED) {
-			rmp[page][0] = 1 << 3;		/* assigned pages behind it */
-			rmp[page + 9][0] = head[VALID] | (AREA(i) + 9 * PAGE_SIZE);
+			entry[0] = 1 << 3;		/* assigned pages behind it */
+			entry[2 * 9 + 0] = head[VALID] | (AREA(i) + 9 * PAGE_SIZE);
 		} else if (head[i]) {
-			rmp[page][0] = head[i] + (i == FIRMWARE ? 0 : AREA(i));
-			rmp[page][1] = 0x1f1f1f1f;
+			entry[0] = head[i] + (i == FIRMWARE ? 0 : AREA(i));
+			entry[1] = 0x1f1f1f1f;
 		}
 		if (i == LARGE_NOT_VALIDATED || i == LARGE_VALID) {
-			rmp[page][0] |= 511 << 3;
+			entry[0] |= 511 << 3;
 			for (int j = 1; j < 512; j++)
-				rmp[page + j][0] = RMP_ASSIGNED;
+				entry[2 * j + 0] = RMP_ASSIGNED;
 		}
 	}
 }

@@ -110,17 +110,24 @@ static void g_pvalidate(u64 page)
 	guest_check_eq(ex_vector, PF, "what is not mapped: #PF");
 }
 
+static bool has_rmpquery;
+
 static void g_rmpadjust(u64 page)
 {
 	u64 size = 5, attrs = 1;
 
 	guest_check_eq(rmpadjust(page, 0, 1 | 0xf00), 0, "rights for VMPL1");
-	guest_check_eq(rmpquery(page, &size, &attrs), 0, "RMPQUERY");
-	guest_check_eq(attrs, 1 | 0xf00, "gives what RMPADJUST has set");
-	guest_check_eq(size, 0, "and the page size");
-	attrs = 2;
-	rmpquery(page, &size, &attrs);
-	guest_check_eq(attrs, 2, "and nothing for VMPL2");
+	if (has_rmpquery) {
+		guest_check_eq(rmpquery(page, &size, &attrs), 0, "RMPQUERY");
+		guest_check_eq(attrs, 1 | 0xf00, "gives what RMPADJUST has set");
+		guest_check_eq(size, 0, "and the page size");
+		attrs = 2;
+		rmpquery(page, &size, &attrs);
+		guest_check_eq(attrs, 2, "and nothing for VMPL2");
+	} else {
+		rmpquery(page, &size, &attrs);
+		guest_check_eq(ex_vector, UD, "RMPQUERY that CPUID does not report is #UD");
+	}
 	guest_check_eq(rmpadjust(page, 0, 0xf00), FAIL_PERMISSION,
 		       "the own VMPL: FAIL_PERMISSION");
 	guest_check_eq(rmpadjust(page, 0, 4), FAIL_INPUT,
@@ -133,8 +140,10 @@ static void g_rmpadjust(u64 page)
 		       "2M on 4K pages: FAIL_SIZEMISMATCH");
 	guest_check_eq(rmpadjust(page, 0, 1 | ADJUST_VMSA), 0, "makes a VMSA");
 	attrs = 1;
-	rmpquery(page, &size, &attrs);
-	guest_check_eq(attrs, 1 | ADJUST_VMSA, "RMPQUERY says so");
+	if (has_rmpquery) {
+		rmpquery(page, &size, &attrs);
+		guest_check_eq(attrs, 1 | ADJUST_VMSA, "RMPQUERY says so");
+	}
 	guest_check_eq(rmpadjust(page, 0, 1), 0, "and an ordinary page again");
 	rmpadjust(page + 0x1000, 0, 1);
 	not_validated(page + 0x1000, "a page that is not validated");
@@ -272,8 +281,10 @@ static void g_vmpl1(u64 page)
 	guest_check_eq(rmpadjust(page, 0, 2 | ADJUST_VMSA), FAIL_PERMISSION,
 		       "RMPADJUST of the VMSA flag: FAIL_PERMISSION");
 	guest_check_eq(rmpadjust(page, 0, 2 | VMPL_READ), 0, "RMPADJUST of one that it has");
-	rmpquery(page, &size, &attrs);
-	guest_check_eq(attrs, 2 | VMPL_READ, "RMPQUERY gives that");
+	if (has_rmpquery) {
+		rmpquery(page, &size, &attrs);
+		guest_check_eq(attrs, 2 | VMPL_READ, "RMPQUERY gives that");
+	}
 }
 
 static void g_denied(u64 page)
@@ -401,15 +412,16 @@ static void g_user(u64 page)
 	guest_check_eq(ex_vector, GP, "PVALIDATE");
 	user_call(u_rmpadjust);
 	guest_check_eq(ex_vector, GP, "RMPADJUST");
-	user_call(u_rmpquery);
-	guest_check_eq(ex_vector, GP, "RMPQUERY");
 	guest_check_eq(ex_error, 0, "with error code 0");
+	user_call(u_rmpquery);
+	guest_check_eq(ex_vector, has_rmpquery ? GP : UD, "RMPQUERY");
 }
 
 void test_main(void)
 {
 	u64 value;
 
+	has_rmpquery = sev_eax() & SEV_RMPQUERY;
 	rmp_clear();
 	snp_set_up(&v, 0);
 	set_up_vmpl1(&vmpl1, 1);

@@ -18,6 +18,7 @@
 #define VMSA_CPL		0x0cb
 #define VMSA_VMPL		0x0ca
 #define VMSA_EFER		0x0d0
+#define VMSA_RSP		0x1d8
 #define VMSA_CR0		0x158
 #define VMSA_XCR0_		0x3e8
 #define VMSA_TSC_SCALE		0x2f0
@@ -29,6 +30,8 @@
 #define VMGEXIT_PARAM		BIT(10)
 
 #define TSC_OFFSET		0x123456789000UL
+/* 8.32 fixed point, of a clock of 99.8 MHz; the machine's own TSC has 1 GHz */
+#define HALF_TSC_SCALE		((500000UL << 32) / 99800)
 
 /* VMSAs whose RMP entries are wrong, each in a 2M of its own */
 #define BAD_VMSA(n)		(0x24000000UL + (n) * REGION)
@@ -420,6 +423,14 @@ static void g_shutdown(u64 arg)
 	asm volatile("ud2");
 }
 
+/* An x2APIC register, which the permission map leaves to the guest */
+static void g_x2apic(u64 arg)
+{
+	TRY_VC("rdmsr", : : "c"(0x808) : "rax", "rdx", "r11", "memory");
+	shared->result[0] = vc_count;
+	shared->result[1] = vc_code;
+}
+
 static void g_reflect(u64 arg)
 {
 	asm volatile("cpuid" : : "a"(0), "c"(0) : "rbx", "rdx");
@@ -428,7 +439,7 @@ static void g_reflect(u64 arg)
 /* ---- The host -------------------------------------------------------------- */
 
 /* Plain; and one for each way in which a VMSA can be wrong */
-static struct snp_vcpu v, reflect, debug, param, shut_down, alternate, secure_tsc;
+static struct snp_vcpu v, reflect, debug, param, shut_down, alternate, secure_tsc, interrupted, reflect_busy;
 static struct {
 	struct snp_vcpu v;
 	unsigned int offset;
@@ -484,9 +495,9 @@ static void set_up_vmsa_pages(void)
 		u64 page = BAD_VMSA(i);
 
 		memcpy((void *)page, (void *)v.vmsa, PAGE_SIZE);
-		rmp_table()[page >> 12][0] = vmsa_pages[i].rmp | page;
+		rmp_quads(page)[0] = vmsa_pages[i].rmp | page;
 		if (!vmsa_pages[i].rmp)
-			rmp_table()[page >> 12][0] = 0;
+			rmp_quads(page)[0] = 0;
 	}
 }
 
@@ -760,8 +771,12 @@ static void test_injection(void)
 /* #PF with an error code: more than the low half of EVENTINJ */
 #define PAGE_FAULT		(EVENT_VALID | EVENT_EXCEPTION | BIT(11) | PF | 0x15ULL << 32)
 
+#define NO_STACK		(IMAGE + 0x1ff000)
+
 static void test_alternate(void)
 {
+	u64 npte;
+
 	section("APM2 15.36.16", "With AlternateInjection events are those of the VMSA, not of the VMCB.");
 	alternate.vmcb->event_inj = EVENT_VALID | EVENT_INTR | VECTOR;
 	check(snp_call(&alternate, g_events, 0), "a guest with AlternateInjection");
@@ -771,14 +786,95 @@ static void test_alternate(void)
 	check_eq(shared->result[0], 0, "nothing of it is left there");
 	snp_call(&alternate, g_events, 0);
 	check_eq(shared->result[0], 0, "nor delivered again");
+
+	section("APM2 15.36.16", "AlternateInjection forces the intercepts of INTR, NMI, INIT, #MC and the x2APIC MSRs.");
+	svm_intercept(alternate.vmcb, EXIT_INTR, false);
+	svm_intercept(alternate.vmcb, EXIT_NMI, false);
+	asm volatile("clgi" : : : "memory");
+	wrmsr(MSR_X2APIC_ICR, (u64)apic_id() << 32 | 4 << 8);
+	shared->fn[1] = g_events;
+	check_eq(snp_run(&alternate), EXIT_NMI, "NMI");
+	check(snp_call(&alternate, g_events, 0), "and on");
+	wrmsr(MSR_X2APIC_SVR, 0x1ff);
+	asm volatile("clgi; sti" : : : "memory");
+	wrmsr(MSR_X2APIC_ICR, (u64)apic_id() << 32 | VECTOR);
+	shared->fn[1] = g_events;
+	check_eq(snp_run(&alternate), EXIT_INTR, "INTR");
+	asm volatile("cli" : : : "memory");
+	wrmsr(MSR_X2APIC_EOI, 0);
+	check(snp_call(&alternate, g_x2apic, 0), "RDMSR of an x2APIC register");
+	check_eq(shared->result[0], 1, "is #VC");
+	check_eq(shared->result[1], EXIT_MSR, "for the MSR");
+
+	section("APM2 15.36.21", "An interrupted event goes to EVENTINJ of the VMSA with Secure AVIC only.");
+	npte = *snp_npt(NO_STACK);
+	*snp_npt(NO_STACK) = 0;
+	interrupted.vmcb->tlb_ctl = 1;
+	check_eq(snp_run(&interrupted), EXIT_NPF, "AlternateInjection, and a stack that is not mapped");
+	*snp_npt(NO_STACK) = npte;
+	check_eq(interrupted.vmcb->exit_int_info & 0xffffffff, PAGE_FAULT & 0xffffffff, "EXITINTINFO has the event");
+	snp_call(&v, g_peek, interrupted.vmsa + VMSA_EVENTINJ);
+	check_eq(shared->result[0], 0, "EVENTINJ has not");
 }
+
+#define VMSA_RIP		0x178
+#define VMSA_NRIP		0x3a8
 
 static void test_reflect(void)
 {
+	u64 seen;
+
 	section("APM2 15.36.9", "With ReflectVC, #VC is the automatic exit VMEXIT_VC.");
 	check(snp_call(&reflect, g_start, 0), "a guest with ReflectVC");
 	shared->fn[0] = g_reflect;
 	check_eq(snp_run(&reflect), EXIT_VC, "its #VC is VMEXIT_VC");
+	check_eq(snp_run(&reflect), EXIT_VC, "and not BUSY");
+	snp_call(&debug, g_peek, reflect.vmsa + VMSA_NRIP);
+	seen = shared->result[0];
+	snp_call(&debug, g_peek, reflect.vmsa + VMSA_RIP);
+	check_eq(seen, shared->result[0] + 2, "GUEST_NRIP is behind the instruction");
+
+	section("APM2 15.36.9", "With AlternateInjection as well, VMEXIT_VC sets BUSY.");
+	check(snp_call(&reflect_busy, g_start, 0), "a guest with both");
+	shared->fn[0] = g_reflect;
+	check_eq(snp_run(&reflect_busy), EXIT_VC, "its #VC is VMEXIT_VC");
+	check_eq(snp_run(&reflect_busy), EXIT_BUSY, "and it is BUSY");
+	shared->fn[0] = NULL;
+}
+
+/* SEV_FEATURES bits and those of Fn8000_001F EAX that report them; 0: not modelled */
+static const struct {
+	u8 feature, cpuid;
+	const char *name;
+} features[] = {
+	{ 1, 0, "vTOM" }, { 3, 12, "RestrictedInjection" }, { 4, 13, "AlternateInjection" },
+	{ 5, 14, "DebugVirtualization" }, { 6, 15, "PreventHostIBS" }, { 8, 7, "VmplSSS" },
+	{ 9, 8, "SecureTSC" }, { 10, 17, "VmgexitParameter" }, { 12, 19, "IbsVirtualization" },
+	{ 14, 24, "VmsaRegProt" }, { 15, 25, "SmtProtection" }, { 21, 31, "IbpbOnEntry" },
+};
+static struct snp_vcpu featured[ARRAY_SIZE(features)];
+
+/* Number of the first one's VMSA; all are for vCPU 1. */
+#define FIRST_FEATURED	11
+
+static void set_up_featured(void)
+{
+	for (unsigned int i = 0; i < ARRAY_SIZE(features); i++) {
+		snp_set_up(&featured[i], FIRST_FEATURED + 2 * i);
+		*vmsa_field(featured[i].vmsa, VMSA_SEV_FEATURES) = SNP_ACTIVE | BIT(features[i].feature);
+		featured[i].vmcb->allowed_sev_features = 0;
+	}
+}
+
+static void test_features(void)
+{
+	section("APM2 15.36.20", "VMRUN takes the SEV_FEATURES that CPUID reports, and no others.");
+	for (unsigned int i = 0; i < ARRAY_SIZE(features); i++) {
+		bool has = features[i].cpuid && sev_eax() >> features[i].cpuid & 1;
+
+		shared->fn[1] = NULL;
+		check_eq(snp_run(&featured[i]), has ? EXIT_VMGEXIT : EXIT_INVALID, features[i].name);
+	}
 }
 
 /* Interrupt window, and the end of an NMI by IRET */
@@ -826,10 +922,11 @@ static void test_secure_tsc(void)
 	check(snp_call(&secure_tsc, g_tsc, 0), "a guest with Secure TSC");
 	after = rdtsc();
 	seen = shared->result[0] - TSC_OFFSET;
-	check(seen >= before / 2 && seen <= after / 2,
+	/* The scale is rounded. */
+	check(seen >= before / 2 - (before >> 24) && seen <= after / 2 + (after >> 24),
 	      "0x%lx is half of 0x%lx to 0x%lx: not what the VMCB says", seen, before, after);
-	check(shared->result[2] == NO_EXCEPTION && shared->result[1],
-	      "GUEST_TSC_FREQ is there: %lu MHz", shared->result[1]);
+	check(shared->result[2] == NO_EXCEPTION && shared->result[1] == 500,
+	      "GUEST_TSC_FREQ: %lu MHz", shared->result[1]);
 	check_eq(shared->result[3], GP, "and read-only");
 }
 
@@ -974,13 +1071,22 @@ void test_main(void)
 	*vmsa_field(shut_down.vmsa, 0x080) = 0;		/* IDTR.limit */
 	snp_set_up(&secure_tsc, 9);
 	*vmsa_field(secure_tsc.vmsa, VMSA_SEV_FEATURES) = SNP_ACTIVE | SECURE_TSC;
-	*vmsa_field(secure_tsc.vmsa, VMSA_TSC_SCALE) = BIT(31);
+	*vmsa_field(secure_tsc.vmsa, VMSA_TSC_SCALE) = HALF_TSC_SCALE;
 	*vmsa_field(secure_tsc.vmsa, VMSA_TSC_OFFSET) = TSC_OFFSET;
 	secure_tsc.vmcb->allowed_sev_features |= SECURE_TSC;
 	snp_set_up(&alternate, 7);
 	*vmsa_field(alternate.vmsa, VMSA_SEV_FEATURES) = SNP_ACTIVE | ALTERNATE_INJ;
 	*vmsa_field(alternate.vmsa, VMSA_EVENTINJ) = PAGE_FAULT;
 	alternate.vmcb->allowed_sev_features |= ALTERNATE_INJ;
+	snp_set_up(&interrupted, 35);
+	*vmsa_field(interrupted.vmsa, VMSA_SEV_FEATURES) = SNP_ACTIVE | ALTERNATE_INJ;
+	*vmsa_field(interrupted.vmsa, VMSA_EVENTINJ) = PAGE_FAULT;
+	*vmsa_field(interrupted.vmsa, VMSA_RSP) = NO_STACK + 0x800;
+	interrupted.vmcb->allowed_sev_features |= ALTERNATE_INJ;
+	snp_set_up(&reflect_busy, 16);
+	*vmsa_field(reflect_busy.vmsa, VMSA_SEV_FEATURES) = SNP_ACTIVE | REFLECT_VC | ALTERNATE_INJ;
+	reflect_busy.vmcb->allowed_sev_features |= REFLECT_VC | ALTERNATE_INJ;
+	set_up_featured();
 	rmp_clear();
 	set_up_vmsa_pages();
 	snp_start();
@@ -1000,4 +1106,5 @@ void test_main(void)
 	test_debug();
 	/* On the stack of the first guest, which ends here */
 	test_reflect();
+	test_features();
 }

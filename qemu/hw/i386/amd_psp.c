@@ -313,18 +313,56 @@ static AMDVIState *psp_iommu(void)
                                              TYPE_AMD_IOMMU_DEVICE);
 }
 
+/* The RMP's memory, and what covers each page */
+typedef struct PspRmp {
+    uint8_t *map;
+    hwaddr base;
+    uint64_t nr;                /* pages covered */
+    uint64_t cfg;
+} PspRmp;
+
+static uint64_t *psp_rmp_entry(const PspRmp *r, uint64_t pfn)
+{
+    uint8_t *table = r->map + RMP_BOOKKEEPING_SIZE;
+    unsigned shift = RMP_CFG_SHIFT(r->cfg) - 12;
+    uint64_t segment;
+
+    if (!(r->cfg & RMP_CFG_SEGMENTED)) {
+        return (uint64_t *)table + pfn * 2;
+    }
+    segment = ldq_le_p(table + (pfn >> shift) * 8);
+    return (uint64_t *)(r->map + RMP_SEGMENT_BASE(segment) - r->base) +
+           (pfn & ((1ULL << shift) - 1)) * 2;
+}
+
+/* How many pages does it cover? */
+static uint64_t psp_rmp_pages(const PspRmp *r, hwaddr len)
+{
+    uint64_t pages = 0;
+
+    if (!(r->cfg & RMP_CFG_SEGMENTED)) {
+        return (len - RMP_BOOKKEEPING_SIZE) / 16;
+    }
+    for (int i = 0; i < RMP_SEGMENTS; i++) {
+        pages += RMP_SEGMENT_GIB(ldq_le_p(r->map + RMP_BOOKKEEPING_SIZE +
+                                          i * 8)) << 18;
+    }
+    return pages;
+}
+
 /* Fill the entries of the pages from @start up to @end with @val. */
-static void psp_rmp_fill(uint64_t *rmp, uint64_t nr, hwaddr start, hwaddr end,
+static void psp_rmp_fill(const PspRmp *r, hwaddr start, hwaddr end,
                          uint64_t val)
 {
-    for (uint64_t pfn = start >> 12; pfn < end >> 12 && pfn < nr; pfn++) {
-        rmp[pfn * 2] = cpu_to_le64(val);
-        rmp[pfn * 2 + 1] = 0;
+    for (uint64_t pfn = start >> 12; pfn < end >> 12 && pfn < r->nr; pfn++) {
+        uint64_t *entry = psp_rmp_entry(r, pfn);
+
+        entry[0] = cpu_to_le64(val);
+        entry[1] = 0;
     }
 }
 
-static void psp_rmp_fill_list(AmdPspState *s, uint64_t *rmp, uint64_t nr,
-                              hwaddr list)
+static void psp_rmp_fill_list(AmdPspState *s, const PspRmp *r, hwaddr list)
 {
     uint8_t page[4096];
     uint32_t n;
@@ -344,11 +382,11 @@ static void psp_rmp_fill_list(AmdPspState *s, uint64_t *rmp, uint64_t nr,
         for (uint64_t k = 0; k < pages; k++) {
             hwaddr a = base + k * 4096;
 
-            if (a >> 12 >= nr) {
+            if (a >> 12 >= r->nr) {
                 break;
             }
             if (!psp_in_rmp(s, a)) {
-                psp_rmp_fill(rmp, nr, a, a + 4096, RMP_IMMUTABLE);
+                psp_rmp_fill(r, a, a + 4096, RMP_IMMUTABLE);
             }
         }
     }
@@ -361,33 +399,31 @@ static PspStatus psp_rmp_build(AmdPspState *s, hwaddr list)
     hwaddr end = psp_env()->sev.rmp_end + 1;
     hwaddr above = x86ms->above_4g_mem_start;
     hwaddr len = end - base;
-    uint8_t *map;
-    uint64_t *rmp, nr;
+    PspRmp r = { .base = base, .cfg = psp_env()->sev.rmp_cfg };
 
-    map = address_space_map(&address_space_memory, base, &len, true,
-                            MEMTXATTRS_UNSPECIFIED);
-    if (!map) {
+    r.map = address_space_map(&address_space_memory, base, &len, true,
+                              MEMTXATTRS_UNSPECIFIED);
+    if (!r.map) {
         return PSP_RMP_INITIALIZATION_FAILED;
     }
     if (len != end - base) {
-        address_space_unmap(&address_space_memory, map, len, true, 0);
+        address_space_unmap(&address_space_memory, r.map, len, true, 0);
         return PSP_RMP_INITIALIZATION_FAILED;
     }
 
     snp_rmp_lock();
-    memset(map, 0, RMP_BOOKKEEPING_SIZE);
-    rmp = (uint64_t *)(map + RMP_BOOKKEEPING_SIZE);
-    nr = (len - RMP_BOOKKEEPING_SIZE) / 16;
+    memset(r.map, 0, RMP_BOOKKEEPING_SIZE);
+    r.nr = psp_rmp_pages(&r, len);
 
-    psp_rmp_fill(rmp, nr, 0, nr << 12, RMP_IMMUTABLE);
-    psp_rmp_fill(rmp, nr, 0, x86ms->below_4g_mem_size, 0);
-    psp_rmp_fill(rmp, nr, above, above + x86ms->above_4g_mem_size, 0);
+    psp_rmp_fill(&r, 0, r.nr << 12, RMP_IMMUTABLE);
+    psp_rmp_fill(&r, 0, x86ms->below_4g_mem_size, 0);
+    psp_rmp_fill(&r, above, above + x86ms->above_4g_mem_size, 0);
     if (list) {
-        psp_rmp_fill_list(s, rmp, nr, list);
+        psp_rmp_fill_list(s, &r, list);
     }
-    psp_rmp_fill(rmp, nr, ASEG_START, ASEG_END, RMP_IMMUTABLE);
-    psp_rmp_fill(rmp, nr, HT_HOLE_START, HT_HOLE_END, RMP_IMMUTABLE);
-    psp_rmp_fill(rmp, nr, base, end,
+    psp_rmp_fill(&r, ASEG_START, ASEG_END, RMP_IMMUTABLE);
+    psp_rmp_fill(&r, HT_HOLE_START, HT_HOLE_END, RMP_IMMUTABLE);
+    psp_rmp_fill(&r, base, end,
                  RMP_ASSIGNED | RMP_IMMUTABLE | RMP_LOCK);
 
     /* The head of 2M counts its assigned pages, without itself. */
@@ -396,13 +432,13 @@ static PspStatus psp_rmp_build(AmdPspState *s, hwaddr list)
         hwaddr from = MAX(head + 4 * KiB, base);
         hwaddr to = MIN(head + 2 * MiB, end);
 
-        if (head >> 12 < nr && to > from) {
-            rmp[(head >> 12) * 2] |=
+        if (head >> 12 < r.nr && to > from) {
+            *psp_rmp_entry(&r, head >> 12) |=
                 cpu_to_le64(((to - from) >> 12) << RMP_SUBPAGES_SHIFT);
         }
     }
     snp_rmp_unlock();
-    address_space_unmap(&address_space_memory, map, len, true, len);
+    address_space_unmap(&address_space_memory, r.map, len, true, len);
     snp_rmp_flush_tlbs(psp_env());
     return PSP_SUCCESS;
 }
@@ -827,6 +863,65 @@ static PspStatus psp_pdh_gen(AmdPspState *s, uint8_t *buf)
            PSP_INVALID_PLATFORM_STATE;
 }
 
+/* SEV API, appendix C.1 */
+#define SEV_CERT_SIZE           0x824
+#define SEV_CERT_API            0x004
+#define SEV_CERT_USAGE          0x008
+#define SEV_CERT_SIGNED_BY      0x414
+#define SEV_CERT_SIGNED_BY2     0x61c
+#define SEV_USAGE_INVALID       0x1000
+#define SEV_USAGE_OCA           0x1001
+#define SEV_USAGE_PEK           0x1002
+#define SEV_USAGE_PDH           0x1003
+#define SEV_USAGE_CEK           0x1004
+
+/* A certificate of the right form, with no key and no signature in it. */
+static void psp_write_cert(AmdPspState *s, uint64_t addr, uint32_t usage)
+{
+    uint8_t cert[SEV_CERT_SIZE] = {};
+
+    stl_le_p(cert, 1);
+    cert[SEV_CERT_API] = PSP_API_MAJOR;
+    cert[SEV_CERT_API + 1] = PSP_API_MINOR;
+    stl_le_p(cert + SEV_CERT_USAGE, usage);
+    stl_le_p(cert + SEV_CERT_SIGNED_BY, SEV_USAGE_INVALID);
+    stl_le_p(cert + SEV_CERT_SIGNED_BY2, SEV_USAGE_INVALID);
+    psp_write(s, addr, cert, sizeof(cert));
+}
+
+static PspStatus psp_pdh_cert_export(AmdPspState *s, uint8_t *buf)
+{
+    static const uint32_t chain[] = {
+        SEV_USAGE_PEK, SEV_USAGE_OCA, SEV_USAGE_CEK,
+    };
+    const uint32_t chain_size = ARRAY_SIZE(chain) * SEV_CERT_SIZE;
+    uint64_t pdh_addr = ldq_le_p(buf), chain_addr = ldq_le_p(buf + 0x10);
+    bool fits = ldl_le_p(buf + 8) >= SEV_CERT_SIZE &&
+                ldl_le_p(buf + 0x18) >= chain_size;
+    PspStatus st;
+
+    if (s->sev_state == SEV_UNINIT) {
+        return PSP_INVALID_PLATFORM_STATE;
+    }
+    stl_le_p(buf + 8, SEV_CERT_SIZE);
+    stl_le_p(buf + 0x18, chain_size);
+    if (!fits) {
+        return PSP_INVALID_LENGTH;
+    }
+    st = psp_check_output(s, &pdh_addr, SEV_CERT_SIZE);
+    if (!st) {
+        st = psp_check_output(s, &chain_addr, chain_size);
+    }
+    if (st) {
+        return st;
+    }
+    psp_write_cert(s, pdh_addr, SEV_USAGE_PDH);
+    for (int i = 0; i < ARRAY_SIZE(chain); i++) {
+        psp_write_cert(s, chain_addr + i * SEV_CERT_SIZE, chain[i]);
+    }
+    return PSP_SUCCESS;
+}
+
 static PspStatus psp_get_id(AmdPspState *s, uint8_t *buf)
 {
     uint64_t addr = ldq_le_p(buf);
@@ -875,7 +970,7 @@ static const PspCommand psp_commands[256] = {
     CMD(0x05, "PEK_GEN", 0, psp_pek_gen),
     OUT(0x06, "PEK_CSR", 0x10, NULL, COPY_LENGTH),
     CMD(0x07, "PEK_CERT_IMPORT", 0x20, NULL),
-    OUT(0x08, "PDH_CERT_EXPORT", 0x20, NULL, COPY_LENGTH),
+    OUT(0x08, "PDH_CERT_EXPORT", 0x20, psp_pdh_cert_export, COPY_LENGTH),
     CMD(0x09, "PDH_GEN", 0, psp_pdh_gen),
     CMD(0x0a, "DF_FLUSH", 0, psp_df_flush),
     CMD(0x0b, "DOWNLOAD_FIRMWARE", 0x10, NULL),

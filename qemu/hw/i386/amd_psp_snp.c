@@ -30,9 +30,6 @@
 #define VMSA_CRC                0x380
 #define VMSA_SEV_FEATURES       0x3b0
 
-/* Frequency that GUEST_TSC_SCALE refers to, kHz */
-#define REFERENCE_TSC_KHZ       99800
-
 enum { GUEST_INIT, GUEST_LAUNCH, GUEST_RUNNING };
 
 /* ABI table "Page types" of LAUNCH_UPDATE */
@@ -303,7 +300,7 @@ static void snp_extend_digest(SnpGuest *g, const uint8_t *contents,
 /* GUEST_TSC_SCALE, 8.32 fixed point (APM vol. 2, 15.36.18) */
 static uint64_t snp_tsc_scale(SnpGuest *g)
 {
-    return ((uint64_t)g->tsc_khz << 32) / REFERENCE_TSC_KHZ;
+    return ((uint64_t)g->tsc_khz << 32) / SNP_REFERENCE_TSC_KHZ;
 }
 
 static void snp_secrets_page(SnpGuest *g, uint8_t *page)

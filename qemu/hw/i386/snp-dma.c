@@ -17,6 +17,7 @@ bool snp_host_check_dma(hwaddr addr, IOMMUAccessFlags flag,
     CPUX86State *env = &X86_CPU(first_cpu)->env;
     hwaddr page = addr & TARGET_PAGE_MASK;
     SnpRmpEntry e;
+    bool foreign;
 
     if (!snp_enabled(env) || entry->perm == IOMMU_NONE) {
         return true;
@@ -25,7 +26,8 @@ bool snp_host_check_dma(hwaddr addr, IOMMUAccessFlags flag,
     entry->translated_addr += page & entry->addr_mask;
     entry->iova = page;
     entry->addr_mask = ~TARGET_PAGE_MASK;
-    if (!snp_rmp_lookup(env, entry->translated_addr, &e) || !e.assigned) {
+    foreign = snp_rmp_lookup(env, entry->translated_addr, &e) && e.assigned;
+    if (!foreign && !snp_in_use_write_refused(env, entry->translated_addr)) {
         return true;
     }
     if (flag & IOMMU_WO) {
@@ -34,7 +36,7 @@ bool snp_host_check_dma(hwaddr addr, IOMMUAccessFlags flag,
     }
     entry->perm &= IOMMU_RO;
     /* Firmware's pages are not encrypted. */
-    if (e.asid) {
+    if (foreign && e.asid) {
         entry->translated_addr += SNP_SCRAMBLED_BASE;
         entry->target_as = cpu_get_address_space(first_cpu, X86ASIdx_MEM);
     }

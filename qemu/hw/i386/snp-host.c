@@ -14,6 +14,7 @@
 #include "qemu/units.h"
 #include "qapi/error.h"
 #include "hw/boards.h"
+#include "hw/loader.h"
 #include "hw/i386/amd_psp.h"
 #include "hw/i386/snp-host.h"
 #include "hw/i386/x86-iommu.h"
@@ -24,11 +25,14 @@
 #include "migration/vmstate.h"
 #include "system/tcg.h"
 #include "target/i386/cpu.h"
+#include "target/i386/snp-cpu.h"
 #include "amd_iommu.h"
 
-/* First part of the RMP: page counters, not entries. */
-#define RMP_BOOKKEEPING_SIZE    (16 * KiB)
 #define RMP_ENTRY_SIZE          16
+/* Segmented, a GiB takes so much; segments begin at 1M, behind their table */
+#define RMP_GIB_SIZE            (4 * MiB)
+#define RMP_SEGMENTS_OFFSET     (2 * MiB)
+#define RMP_SEGMENT_SHIFT       31
 
 /*
  * The architecture wants 8K and firmware 1M; 2M also keeps Linux from
@@ -56,8 +60,23 @@ static void snp_host_set(Object *obj, bool value, Error **errp)
     PC_MACHINE(obj)->snp_host = value;
 }
 
+static bool segmented_rmp_get(Object *obj, Error **errp)
+{
+    return PC_MACHINE(obj)->segmented_rmp;
+}
+
+static void segmented_rmp_set(Object *obj, bool value, Error **errp)
+{
+    PC_MACHINE(obj)->segmented_rmp = value;
+}
+
 void snp_host_class_init(ObjectClass *oc)
 {
+    object_class_property_add_bool(oc, "x-segmented-rmp", segmented_rmp_get,
+                                   segmented_rmp_set);
+    object_class_property_set_description(oc, "x-segmented-rmp",
+        "With snp-host=on: segment the RMP (needs x-generation=turin of "
+        "the CPU)");
     object_class_property_add_bool(oc, "snp-host", snp_host_get, snp_host_set);
     object_class_property_set_description(oc, "snp-host",
         "Model an AMD host with SEV, SEV-ES, SEV-SNP and Secure AVIC "
@@ -69,6 +88,46 @@ static void snp_host_set_cpu_property(const char *name, uint64_t value)
     g_autofree char *str = g_strdup_printf("0x%" PRIx64, value);
 
     object_register_sugar_prop(TYPE_X86_CPU, name, str, false);
+}
+
+/* Bytes of the RMP for addresses below @end; ends at @end itself */
+static uint64_t rmp_size(PCMachineState *pcms, hwaddr end)
+{
+    uint64_t size;
+
+    if (pcms->segmented_rmp) {
+        size = RMP_SEGMENTS_OFFSET + DIV_ROUND_UP(end, GiB) * RMP_GIB_SIZE;
+    } else {
+        size = RMP_BOOKKEEPING_SIZE + (end >> 12) * RMP_ENTRY_SIZE;
+    }
+    return ROUND_UP(size, RMP_ALIGN) + end % RMP_ALIGN;
+}
+
+/*
+ * What firmware leaves in memory of a segmented RMP: the table. Nothing says that
+ * segments are in the order of what they cover, so they are not.
+ */
+static uint64_t init_segment_table(PCMachineState *pcms, hwaddr end)
+{
+    uint64_t table[RMP_SEGMENTS] = {};
+    uint64_t gib = DIV_ROUND_UP(end, GiB);
+    unsigned shift = RMP_SEGMENT_SHIFT, n;
+    hwaddr at = pcms->rmp_base + RMP_SEGMENTS_OFFSET;
+
+    while (gib > (uint64_t)RMP_SEGMENTS << (shift - 30)) {
+        shift++;
+    }
+    n = DIV_ROUND_UP(gib, 1ULL << (shift - 30));
+    for (int i = n - 1; i >= 0; i--) {
+        uint64_t covers = MIN(gib - ((uint64_t)i << (shift - 30)),
+                              1ULL << (shift - 30));
+
+        table[i] = cpu_to_le64(at | covers);
+        at += covers * RMP_GIB_SIZE;
+    }
+    rom_add_blob_fixed("rmp-segment-table", table, sizeof(table),
+                       pcms->rmp_base + RMP_BOOKKEEPING_SIZE);
+    return RMP_CFG_SEGMENTED | shift << 8;
 }
 
 void snp_host_init_memory(PCMachineState *pcms)
@@ -101,8 +160,7 @@ void snp_host_init_memory(PCMachineState *pcms)
     above = x86ms->above_4g_mem_size;
     end = x86ms->above_4g_mem_start + above;
     for (;;) {
-        size = RMP_BOOKKEEPING_SIZE + (end >> 12) * RMP_ENTRY_SIZE;
-        size = ROUND_UP(size, RMP_ALIGN) + end % RMP_ALIGN;
+        size = rmp_size(pcms, end);
         if (size <= above) {
             break;
         }
@@ -123,6 +181,9 @@ void snp_host_init_memory(PCMachineState *pcms)
     snp_host_set_cpu_property("rmp-base", pcms->rmp_base);
     snp_host_set_cpu_property("rmp-end",
                               ROUND_DOWN(end, RMP_ALIGN) - 1);
+    if (pcms->segmented_rmp) {
+        snp_host_set_cpu_property("rmp-cfg", init_segment_table(pcms, end));
+    }
 
     error_setg(&blocker, "snp-host=on: the state of the security processor, "
                "the RMP and SEV guests cannot be saved or migrated");

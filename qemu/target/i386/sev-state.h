@@ -20,6 +20,42 @@ typedef struct X86SevTlbKey {
     int32_t nested_pg_mode;
 } X86SevTlbKey;
 
+/* Where the manual leaves something open: see snp-readings.h. */
+typedef enum SnpReading {
+    SNP_READING_REQUESTS,           /* R1 */
+    SNP_READING_VNMI_TAKEN,         /* R2 */
+    SNP_READING_VNMI_DENIED,
+    SNP_READING_IDLE_HLT_PRIORITY,  /* R3 */
+    SNP_READING_IDLE_HLT_IF,
+    SNP_READING_IDLE_HLT_SHADOW,
+    SNP_READING_IDLE_HLT_NMI,
+    SNP_READING_IDLE_HLT_GIF,
+    SNP_READING_IDLE_HLT_SPURIOUS,
+    SNP_READING_DOORBELL_CPUID,     /* R4 */
+    SNP_READING_DOORBELL_ORDER,
+    SNP_READING_DOORBELL_ENTRY,
+    SNP_READING_IN_USE_WRITE,       /* R5 */
+    SNP_READING_RMP_BUSY,           /* R6 */
+    SNP_READING_PAGE_IN_USE,        /* R7 */
+    SNP_READING_SELF_ICR,           /* R8 */
+    SNP_READING_NOT_ALLOWED,        /* R9 */
+    SNP_READING_CONTROL_WRITE,      /* R10 */
+    SNP_READING_EXIT_INT_INFO,      /* R11 */
+    SNP_READING_UNVALIDATED,        /* R12 */
+    SNP_READING_TMR,                /* R13 */
+    SNP_GENERATION,                 /* no reading: which processor it is */
+    SNP_NR_READINGS,
+} SnpReading;
+
+/* With snp-host=on: which such host this CPU is one of. */
+typedef struct X86SnpModel {
+    uint8_t readings[SNP_NR_READINGS];  /* numbers of the properties' values */
+    uint32_t disturb_rate;              /* one disturbance in so many, or 0 */
+    uint64_t disturb_seed;
+    uint64_t rmp_cfg;                   /* C001_0136, as firmware leaves it */
+    uint8_t rmp_segment_shift;          /* segmented RMP: 2^n bytes, or 0 */
+} X86SnpModel;
+
 /* Guest and host state of the SEV machine in one CPU. */
 typedef struct X86SevState {
     /* MSRs of the host */
@@ -28,6 +64,7 @@ typedef struct X86SevState {
     uint64_t vm_cr;             /* C001_0114 */
     uint64_t rmp_base;          /* C001_0132 */
     uint64_t rmp_end;           /* C001_0133 */
+    uint64_t rmp_cfg;           /* C001_0136 */
 
     /* WBINVD since firmware last asked for one; it clears the flag */
     bool wbinvd_done;
@@ -45,6 +82,9 @@ typedef struct X86SevState {
     uint64_t vintr_ctrl;        /* VMSA 3B8h, live copy */
     uint64_t savic_control;     /* VMSA 320h, live copy */
     bool savic_page_fault;      /* a doorbell could not use the backing page */
+    bool vmcb_nmi_taken;        /* V_NMI_PENDING of the VMCB: clear at #VMEXIT */
+    bool savic_entered;         /* VMRUN is over: see doorbells */
+    bool disturb_exit;          /* x-disturb: leave the guest, as by INTR */
     uint64_t tsc_scale;         /* VMSA 2F0h, 8.32 fixed point */
     uint64_t tsc_offset;        /* VMSA 2F8h */
     uint64_t host_pat;

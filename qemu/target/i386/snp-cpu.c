@@ -9,22 +9,10 @@
 #include "qemu/error-report.h"
 #include "qapi/error.h"
 #include "cpu.h"
+#include "qemu/timer.h"
 #include "system/tcg.h"
 #include "snp.h"
 #include "snp-cpu.h"
-
-/* CPUID Fn8000_001F_EAX (APM vol. 3, appendix E.4.17) */
-#define SEV_EAX_SEV                 (1U << 1)
-#define SEV_EAX_SEV_ES              (1U << 3)
-#define SEV_EAX_SNP                 (1U << 4)
-#define SEV_EAX_VMPL                (1U << 5)
-#define SEV_EAX_TSC_AUX             (1U << 9)
-#define SEV_EAX_COHERENT            (1U << 10)
-#define SEV_EAX_64BIT_HOST          (1U << 11)
-#define SEV_EAX_DEBUG_VIRT          (1U << 14)
-#define SEV_EAX_VMGEXIT_PARAM       (1U << 17)
-#define SEV_EAX_SECURE_AVIC         (1U << 26)
-#define SEV_EAX_ALLOWED_FEATURES    (1U << 27)
 
 /* CPUID Fn8000_000A_EDX */
 #define SVM_EDX_IDLE_HLT            (1U << 30)
@@ -35,6 +23,8 @@
  * comes with memory encryption: Fn8000_001F_EBX[11:6].
  */
 #define SNP_HOST_PHYS_BITS          52
+/* What is left of them: TCG's 40, or so many */
+#define TURIN_PHYS_BITS             44
 
 /* ASIDs for VMRUN at large; Fn8000_001F says which of them are for SEV. */
 #define SVM_NR_ASIDS                0x8000
@@ -136,8 +126,36 @@ bool snp_host_expand_features(X86CPU *cpu, Error **errp)
 
         env->features[w] &= ~snp_host_hidden[i].mask | env->user_features[w];
     }
-    env->cpuid_min_xlevel = MAX(env->cpuid_min_xlevel, 0x80000021);
+    env->cpuid_min_xlevel = MAX(env->cpuid_min_xlevel,
+                                snp_turin(env) ? 0x80000025 : 0x80000021);
+    if (snp_turin(env) && !cpu->phys_bits) {
+        cpu->phys_bits = TURIN_PHYS_BITS;
+    }
+    if ((cpu->snp.rmp_cfg & RMP_CFG_SEGMENTED) && !snp_turin(env)) {
+        error_setg(errp, "x-segmented-rmp=on: only with -cpu %s,"
+                   "x-generation=turin", "EPYC-Genoa");
+        return false;
+    }
     return true;
+}
+
+uint32_t snp_host_sev_eax(X86CPU *cpu)
+{
+    uint32_t eax = SEV_EAX_SEV | SEV_EAX_SEV_ES | SEV_EAX_SNP | SEV_EAX_VMPL |
+                   SEV_EAX_SECURE_TSC | SEV_EAX_TSC_AUX | SEV_EAX_COHERENT |
+                   SEV_EAX_64BIT_HOST | SEV_EAX_ALTERNATE_INJ |
+                   SEV_EAX_DEBUG_VIRT | SEV_EAX_PREVENT_HOST_IBS |
+                   SEV_EAX_VMGEXIT_PARAM | SEV_EAX_SECURE_AVIC |
+                   SEV_EAX_ALLOWED_FEATURES;
+
+    if (snp_turin(&cpu->env)) {
+        eax |= SEV_EAX_RMPQUERY | SEV_EAX_RMPREAD | SEV_EAX_SEGMENTED_RMP |
+               SEV_EAX_IBPB_ON_ENTRY;
+    }
+    if (snp_in_use_write_allowed(&cpu->env)) {
+        eax |= SEV_EAX_IN_USE_WRITE;
+    }
+    return eax;
 }
 
 void snp_host_cpuid(X86CPU *cpu, uint32_t index, uint32_t *eax,
@@ -151,16 +169,25 @@ void snp_host_cpuid(X86CPU *cpu, uint32_t index, uint32_t *eax,
         *ebx = SVM_NR_ASIDS;
         break;
     case 0x8000001F:
-        *eax = SEV_EAX_SEV | SEV_EAX_SEV_ES | SEV_EAX_SNP | SEV_EAX_VMPL |
-               SEV_EAX_TSC_AUX | SEV_EAX_COHERENT | SEV_EAX_64BIT_HOST |
-               SEV_EAX_DEBUG_VIRT | SEV_EAX_VMGEXIT_PARAM |
-               SEV_EAX_SECURE_AVIC | SEV_EAX_ALLOWED_FEATURES;
+        *eax = snp_host_sev_eax(cpu);
         *ebx = SEV_C_BIT_POS | (SNP_HOST_PHYS_BITS - cpu->phys_bits) << 6 |
                SNP_NR_VMPLS << 12;
         *ecx = SEV_MAX_ASID;
         *edx = SEV_MIN_ASID;
         break;
+    case 0x80000025:
+        if (snp_turin(&cpu->env)) {
+            *eax = RMP_SEGMENT_SHIFT_MIN | RMP_SEGMENT_SHIFT_MAX << 6;
+            *ebx = RMP_SEGMENTS;
+        }
+        break;
     }
+}
+
+uint64_t snp_host_tsc(CPUX86State *env)
+{
+    return muldiv64(qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL),
+                    snp_host_tsc_khz(env), 1000000);
 }
 
 void snp_host_cpu_reset(X86CPU *cpu)
@@ -171,6 +198,7 @@ void snp_host_cpu_reset(X86CPU *cpu)
     sev->hwcr = HWCR_SMM_LOCK | HWCR_TSC_FREQ_SEL;
     sev->rmp_base = cpu->rmp_base;
     sev->rmp_end = cpu->rmp_end;
+    sev->rmp_cfg = cpu->snp.rmp_cfg;
     if (tcg_enabled()) {
         snp_rmp_cpu_reset(CPU(cpu));
     }
@@ -188,4 +216,5 @@ void snp_host_cpu_init(X86CPU *cpu, const X86SevState *before)
     }
     sev->rmp_base = before->rmp_base;
     sev->rmp_end = before->rmp_end;
+    sev->rmp_cfg = before->rmp_cfg;
 }

@@ -15,6 +15,7 @@
 
 #include "cpu.h"
 #include "snp-cpu.h"
+#include "snp-readings.h"
 
 /* VMCB 090h */
 #define SVM_NESTED_CTL_NP           (1ULL << 0)
@@ -71,6 +72,7 @@
 #define MSR_AMD64_SMM_KEY               0xc0010119
 #define MSR_AMD64_RMP_BASE              0xc0010132
 #define MSR_AMD64_RMP_END               0xc0010133
+#define MSR_AMD64_RMP_CFG               0xc0010136
 
 typedef enum SnpMsrWrite {
     SNP_MSR_OTHER,              /* not ours: go on */
@@ -166,11 +168,14 @@ void snp_rmp_unlock(void);
 void snp_rmp_flush_tlbs(CPUX86State *env);
 /*
  * Pages in use by a running VMRUN (VMCB, VMSA, AVIC pages): RMPUPDATE fails
- * with FAIL_INUSE. Called around guest mode, by the CPU itself.
+ * with FAIL_INUSE, and software's writes with an RMP violation. Called around
+ * guest mode, by the CPU itself.
  */
-void snp_page_set_in_use(hwaddr spa, bool in_use);
+void snp_page_set_in_use(CPUX86State *env, hwaddr spa, bool in_use);
 /* Does @cs use the page like that now? From any thread. */
 bool snp_page_in_use_by(CPUState *cs, hwaddr spa);
+/* Is a write by software or a device refused because of it? */
+bool snp_in_use_write_refused(CPUX86State *env, hwaddr spa);
 /* RESET and INIT: the CPU uses no page any more. */
 void snp_rmp_cpu_reset(CPUState *cs);
 /* VMRUN's check of the VMSA page (15.36.12). */
@@ -201,6 +206,8 @@ SnpMsrWrite snp_wrmsr(CPUX86State *env, uint32_t msr, uint64_t val);
 
 /* #VC error code of an access to a page that is not validated (15.36.9) */
 #define SVM_EXIT_NOT_VALIDATED          0x404
+/* and of one that the hardware's own access cannot be restarted for (15.36.21) */
+#define SVM_EXIT_NOT_RESTARTABLE        0x406
 
 /* Guest page tables know 52 address bits, whatever the machine decodes. */
 #define SNP_GUEST_PHYS_BITS             52
@@ -278,6 +285,10 @@ void sev_es_vmexit(CPUX86State *env);
 G_NORETURN void sev_es_raise_vc(CPUX86State *env, uint64_t error_code,
                                 uint64_t exit_info_1, uint64_t exit_info_2,
                                 uintptr_t ra);
+/* The same with RIP behind the instruction that is the cause */
+G_NORETURN void sev_es_raise_vc_trap(CPUX86State *env, uint64_t error_code,
+                                     uint64_t exit_info_1,
+                                     uint64_t exit_info_2);
 
 /* ---- Virtual NMI and Idle-HLT: tcg/system/x86_savic.c ------------------ */
 
@@ -298,7 +309,7 @@ static inline bool x86_vnmi_pending(CPUX86State *env)
 /* CPU_INTERRUPT_SVM_EVENT has something that can be done now. */
 static inline bool x86_svm_event_ready(CPUX86State *env)
 {
-    if (env->sev.savic_page_fault) {
+    if (env->sev.savic_page_fault || env->sev.disturb_exit) {
         return true;
     }
     return x86_vnmi_pending(env) && (env->hflags2 & HF2_VGIF_MASK) &&
@@ -317,6 +328,8 @@ static inline void x86_iret_unblock_nmi(CPUX86State *env)
 
 /* VMRUN, once int_ctl is loaded: checks, and requests a pending NMI. */
 void x86_svm_vmrun(CPUX86State *env, uintptr_t ra);
+/* #VMEXIT, with int_ctl still in the processor (15.21.10) */
+void x86_vnmi_vmexit(CPUX86State *env);
 /* EVENTINJ of an NMI: virtual NMIs are blocked from here to IRET. */
 void x86_vnmi_block(CPUX86State *env);
 /* CPU_INTERRUPT_SVM_EVENT; only if x86_svm_event_ready(). */
@@ -350,6 +363,8 @@ uint64_t snp_guest_tsc(CPUX86State *env, uint64_t raw);
 
 /* VMCB and VM_HSAVE_PA before VMRUN; false: #GP(0) (15.36.12). */
 bool snp_vmrun_pages_ok(CPUX86State *env, hwaddr vmcb);
+/* Exits whose cause is an instruction: nRIP is its successor (15.7.1). */
+bool svm_instruction_exit(uint64_t exit_code);
 /* Intercepts that SNP guests have whatever the VMCB says. */
 bool snp_always_intercepted(CPUX86State *env, uint32_t type);
 /*
@@ -413,6 +428,8 @@ void x86_lbr_vmexit(CPUX86State *env);
  * taken by x86_svm_vmrun() later on.
  */
 bool x86_savic_vmrun(CPUX86State *env);
+/* VMRUN fails, after it has looked for the VMSA. */
+void x86_savic_vmrun_failed(CPUX86State *env);
 /* Saves what an automatic exit saves for Secure AVIC, but for VINTR_CTRL. */
 void x86_savic_vmexit(CPUX86State *env);
 /*

@@ -28,6 +28,7 @@
 start32:
 	cli
 	cld
+	movl %ebx, start_info		/* PVH: struct hvm_start_info */
 	/* 512G by pages of 1G: memory above 4G has the RMP. */
 	movl $boot_pdpt + 3, boot_pml4
 	xorl %ecx, %ecx

@@ -230,6 +230,35 @@ static void set_up_idt(void)
 	}
 }
 
+/* ---- The command line ------------------------------------------------------ */
+
+/* PVH's hvm_start_info */
+u32 start_info;
+#define START_INFO_CMDLINE	24
+
+bool machine_has(const char *name, const char *value, bool by_default)
+{
+	const char *c = *(const char **)((u64)start_info + START_INFO_CMDLINE);
+	bool has = by_default;
+
+	while (c && *c) {
+		const char *n = name;
+
+		while (*n && *c == *n)
+			c++, n++;
+		if (!*n && *c == '=') {
+			for (n = value, c++; *n && *c == *n; n++)
+				c++;
+			has = !*n && (!*c || *c == ' ');
+		}
+		while (*c && *c != ' ')
+			c++;
+		while (*c == ' ')
+			c++;
+	}
+	return has;
+}
+
 /* ---- Memory -------------------------------------------------------------- */
 
 void *memset(void *p, int c, size_t n)

@@ -55,6 +55,11 @@ void skip(const char *reason);
 /* TAP plan, and the end of the machine: exit status 1 if all is well, else 3 */
 void test_done(void) __attribute__((noreturn));
 
+/* ---- How the machine was started ------------------------------------------ */
+
+/* Is "@name=@value" a word of the command line? Without any for @name: is it @by_default? */
+bool machine_has(const char *name, const char *value, bool by_default);
+
 /* ---- Exceptions ---------------------------------------------------------- */
 
 struct regs {

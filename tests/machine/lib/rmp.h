@@ -11,11 +11,29 @@
 #define MSR_SYSCFG		0xc0010010
 #define MSR_RMP_BASE		0xc0010132
 #define MSR_RMP_END		0xc0010133
+#define MSR_RMP_CFG		0xc0010136
+#define RMP_CFG_SEGMENTED	BIT(0)
+#define RMP_SEGMENTS		512
+#define RMP_SEGMENT_BASE(e)	((e) & 0xffffffff00000UL)
+#define RMP_SEGMENT_GIB(e)	((e) & 0xfffffUL)
 
 #define SYSCFG_MFDM		BIT(19)
 #define SYSCFG_MEM_ENC		BIT(23)
 #define SYSCFG_SNP_EN		BIT(24)
 #define SYSCFG_VMPL_EN		BIT(25)
+
+/* CPUID Fn8000_001F EAX */
+#define SEV_RMPQUERY		BIT(6)
+#define SEV_RMPREAD		BIT(21)
+#define SEV_SEGMENTED_RMP	BIT(23)
+
+static inline u32 sev_eax(void)
+{
+	u32 eax, ebx, ecx, edx;
+
+	cpuid(0x8000001f, 0, &eax, &ebx, &ecx, &edx);
+	return eax;
+}
 
 /* What the instructions return in EAX; FAULTED: see ex_vector */
 enum {
@@ -55,21 +73,44 @@ struct rmp_state {
 	u8 rest[16];
 } __attribute__((packed, aligned(16)));
 
-static inline u64 (*rmp_table(void))[2]
+/* RMP_CFG; without segments 0 */
+static inline u64 rmp_cfg(void)
+{
+	return sev_eax() & SEV_SEGMENTED_RMP ? rdmsr(MSR_RMP_CFG) : 0;
+}
+
+/* The table of segments: base of each one's entries, and how many GiB these cover */
+static inline u64 *rmp_segments(void)
 {
 	return (void *)(rdmsr(MSR_RMP_BASE) + RMP_BOOKKEEPING);
+}
+
+/* The two quadwords of the page at @spa */
+static inline u64 *rmp_quads(u64 spa)
+{
+	u64 cfg = rmp_cfg(), shift = cfg >> 8 & 0x3f;
+
+	if (!(cfg & RMP_CFG_SEGMENTED))
+		return rmp_segments() + (spa >> 12) * 2;
+	return (u64 *)RMP_SEGMENT_BASE(rmp_segments()[spa >> shift]) + (spa & (BIT(shift) - 1)) / PAGE_SIZE * 2;
 }
 
 /* Quadword 0 of the entry of the page at @spa */
 static inline u64 rmp_entry(u64 spa)
 {
-	return ((volatile u64 (*)[2])rmp_table())[spa >> 12][0];
+	return *(volatile u64 *)rmp_quads(spa);
 }
 
 /* Pages that the RMP covers */
 static inline u64 rmp_pages(void)
 {
-	return (rdmsr(MSR_RMP_END) + 1 - rdmsr(MSR_RMP_BASE) - RMP_BOOKKEEPING) / 16;
+	u64 pages = 0;
+
+	if (!(rmp_cfg() & RMP_CFG_SEGMENTED))
+		return (rdmsr(MSR_RMP_END) + 1 - rdmsr(MSR_RMP_BASE) - RMP_BOOKKEEPING) / 16;
+	for (int i = 0; i < RMP_SEGMENTS; i++)
+		pages += RMP_SEGMENT_GIB(rmp_segments()[i]) << 18;
+	return pages;
 }
 
 /* Fill the table with zeroes: all pages are the hypervisor's. Before SNP is on. */
@@ -77,7 +118,16 @@ static inline void rmp_clear(void)
 {
 	u64 base = rdmsr(MSR_RMP_BASE);
 
-	memset((void *)base, 0, rdmsr(MSR_RMP_END) + 1 - base);
+	if (!(rmp_cfg() & RMP_CFG_SEGMENTED)) {
+		memset((void *)base, 0, rdmsr(MSR_RMP_END) + 1 - base);
+		return;
+	}
+	memset((void *)base, 0, RMP_BOOKKEEPING);
+	for (int i = 0; i < RMP_SEGMENTS; i++) {
+		u64 segment = rmp_segments()[i];
+
+		memset((void *)RMP_SEGMENT_BASE(segment), 0, RMP_SEGMENT_GIB(segment) << 22);
+	}
 }
 
 /* SNP on for this CPU */

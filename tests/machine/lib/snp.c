@@ -98,16 +98,15 @@ void snp_set_up(struct snp_vcpu *v, int n)
 
 static void rmp_entries(u64 spa, u64 gpa, unsigned int pages, u64 flags)
 {
-	u64 (*rmp)[2] = rmp_table();
-	u64 first = spa / PAGE_SIZE;
-
 	for (u64 i = 0; i < pages; i++) {
-		rmp[first + i][0] = RMP_ASSIGNED | RMP_VALIDATED | flags |
+		u64 *entry = rmp_quads(spa + i * PAGE_SIZE);
+
+		entry[0] = RMP_ASSIGNED | RMP_VALIDATED | flags |
 				    RMP_ASID(GUEST_ASID) | (gpa + i * PAGE_SIZE);
-		rmp[first + i][1] = VMPL_ALL;
+		entry[1] = VMPL_ALL;
 	}
 	/* Of the region, but for the head */
-	rmp[first & ~511UL][0] |= (pages - 1) << 3;
+	rmp_quads(spa & -REGION)[0] |= (pages - 1) << 3;
 }
 
 /* 1G, by 2M. Whoever asks for an entry first comes here. */

@@ -60,7 +60,7 @@
 #define VMSAS			0x20200000UL
 #define SHARED			0x30000000UL
 
-#define SNP_VCPUS		32	/* that can be prepared */
+#define SNP_VCPUS		40	/* that can be prepared */
 
 struct snp_vcpu {
 	struct vmcb *vmcb;		/* the host's */

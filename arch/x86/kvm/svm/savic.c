@@ -361,6 +361,7 @@ static void savic_discard_irr(struct vcpu_svm *svm)
 
 	control->update_irr = 0;
 	memset(control->requested_irr, 0, sizeof(control->requested_irr));
+	savic->irr_in_flight = false;
 
 	/* The guest can't EOI what was discarded, see savic_handle_idle_hlt(). */
 	for (i = 0; i < SAVIC_WORDS; i++)
@@ -392,10 +393,11 @@ static bool savic_request_irr(struct vcpu_svm *svm)
 }
 
 /*
- * A second NMI can be handed to hardware only after the first was taken, i.e.
- * after VMRUN.  An exit that comes with VMRUN would be too early.
+ * Hardware holds one NMI that is pending, KVM another.  The second is merged with
+ * the first if the guest hasn't taken that yet, which KVM can't see.  So hand it
+ * over after an exit that the guest caused, or after this time (ns).
  */
-#define SAVIC_SECOND_NMI_DELAY	NSEC_PER_MSEC
+#define SAVIC_SECOND_NMI_DELAY	(5 * NSEC_PER_MSEC)
 
 /**
  * savic_request - hand what was posted to hardware
@@ -419,6 +421,8 @@ void savic_request(struct vcpu_svm *svm)
 
 	if (savic_request_irr(svm)) {
 		control->update_irr = 1;
+		savic->irr_in_flight = true;
+		savic->irr_new = true;
 		svm->vcpu.stat.savic_irr_requests++;
 		trace_kvm_savic_request_irr(&svm->vcpu, control->requested_irr);
 	}
@@ -426,11 +430,14 @@ void savic_request(struct vcpu_svm *svm)
 	savic->nmi_in_flight = control->int_ctl & V_NMI_PENDING_MASK;
 	if (savic->nmi_in_flight) {
 		trace_kvm_savic_nmi(&svm->vcpu);
-		if (svm->vcpu.arch.nmi_pending)
-			savic_run_at(savic, ktime_add_ns(ktime_get(), SAVIC_SECOND_NMI_DELAY));
+		if (svm->vcpu.arch.nmi_pending) {
+			savic->second_nmi = ktime_add_ns(ktime_get(), SAVIC_SECOND_NMI_DELAY);
+			savic_run_at(savic, savic->second_nmi);
+		}
 	}
 
-	savic->in_flight = control->update_irr || savic->nmi_in_flight;
+	savic->in_flight = savic->irr_in_flight || savic->nmi_in_flight ||
+			   svm->vcpu.arch.nmi_pending;
 }
 
 /**
@@ -467,18 +474,24 @@ void savic_request_done(struct vcpu_svm *svm)
 	struct kvm_vcpu *vcpu = &svm->vcpu;
 	struct savic *savic = svm->savic;
 
-	trace_kvm_savic_vmrun_done(vcpu, !control->update_irr, control->exit_code);
+	/* With the engine off a request may wait for many VMRUNs, say so once. */
+	if (savic->irr_new || (savic->irr_in_flight && !control->update_irr))
+		trace_kvm_savic_vmrun_done(vcpu, !control->update_irr, control->exit_code);
+
+	savic->irr_new = false;
+	savic->irr_in_flight = control->update_irr;
 
 	if (savic->nmi_in_flight && !nmi_left) {
 		vcpu->stat.savic_nmis++;
-
-		/* Hardware holds one pending NMI, KVM another. */
-		if (vcpu->arch.nmi_pending)
-			kvm_make_request(KVM_REQ_NMI, vcpu);
+		savic->nmi_in_flight = false;
 	}
 
-	savic->nmi_in_flight = nmi_left;
-	savic->in_flight = control->update_irr || nmi_left;
+	if (vcpu->arch.nmi_pending && !nmi_left &&
+	    (control->exit_code != SVM_EXIT_INTR ||
+	     !ktime_before(ktime_get(), savic->second_nmi)))
+		kvm_make_request(KVM_REQ_NMI, vcpu);
+
+	savic->in_flight = savic->irr_in_flight || nmi_left || vcpu->arch.nmi_pending;
 }
 
 /* Tell the guest, by one of GHCB_ERR_*, that its request isn't valid. */
@@ -538,13 +551,12 @@ static bool savic_icr_is_valid(struct kvm_vcpu *vcpu, u64 icr)
 static bool savic_send_ipi(struct kvm_vcpu *vcpu, u64 icr)
 {
 	bool nmi = (icr & APIC_MODE_MASK) == APIC_DM_NMI;
-	u32 shorthand = icr & APIC_SHORT_MASK;
 	DECLARE_BITMAP(vcpus, KVM_MAX_VCPUS);
 	struct kvm_lapic_irq irq = {
 		.delivery_mode	= APIC_DM_FIXED,
 		.dest_mode	= icr & APIC_DEST_MASK,
 		.dest_id	= icr >> 32,
-		.shorthand	= shorthand,
+		.shorthand	= icr & APIC_SHORT_MASK,
 	};
 	struct kvm_vcpu *target;
 	unsigned long i;
@@ -555,14 +567,18 @@ static bool savic_send_ipi(struct kvm_vcpu *vcpu, u64 icr)
 	vcpu->stat.savic_ipis++;
 	trace_kvm_savic_ipi(vcpu, icr, false);
 
-	if (shorthand == APIC_DEST_SELF) {
+	if (irq.shorthand == APIC_DEST_SELF) {
 		savic_look_again(vcpu, nmi);
 		return true;
 	}
 
+	/* Without the sender KVM would take the destination for an MSI's. */
+	if (irq.shorthand == APIC_DEST_NOSHORT && irq.dest_id == X2APIC_BROADCAST)
+		irq.shorthand = APIC_DEST_ALLINC;
+
 	bitmap_zero(vcpus, KVM_MAX_VCPUS);
 	kvm_bitmap_or_dest_vcpus(vcpu->kvm, &irq, vcpus);
-	if (shorthand == APIC_DEST_ALLBUT)
+	if (irq.shorthand == APIC_DEST_ALLBUT)
 		__clear_bit(vcpu->vcpu_idx, vcpus);
 
 	for_each_set_bit(i, vcpus, KVM_MAX_VCPUS) {

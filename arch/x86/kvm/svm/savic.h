@@ -44,11 +44,18 @@ struct savic {
 	DECLARE_BITMAP(pending, KVM_NR_INTERRUPTS);
 
 	/*
-	 * The VMCB had a vector or an NMI for the last VMRUN, and whether it had
-	 * an NMI.  Owned by the vCPU.
+	 * The VMCB had vectors or an NMI for the last VMRUN, or KVM holds another
+	 * NMI: VMRUN's result is of interest.  Owned by the vCPU.
 	 */
 	bool in_flight;
+	bool irr_in_flight;
 	bool nmi_in_flight;
+
+	/* Vectors were added since the last VMRUN. */
+	bool irr_new;
+
+	/* When the NMI that KVM holds may go to hardware.  Owned by the vCPU. */
+	ktime_t second_nmi;
 
 	/*
 	 * Level-triggered vectors that were posted and are not yet EOI'd.  A
@@ -78,10 +85,16 @@ struct savic {
 	 */
 	gpa_t gpa;
 
-	/* Another vCPU registered @gpa.  Protected by snp_vmsa_mutex. */
-	bool page_for_next_vmsa;
+	/*
+	 * The number of the VMSA that the vCPU runs on, how many the guest has
+	 * asked for, and the last one that @gpa is for, see savic_page.c.
+	 * Protected by snp_vmsa_mutex, as all below.
+	 */
+	u64 vmsa_current;
+	u64 vmsa_asked;
+	u64 page_vmsa;
 
-	/* The next VMSA is for an INIT.  Protected by snp_vmsa_mutex. */
+	/* The last one that was asked for is for an INIT. */
 	bool discard_at_init;
 };
 
@@ -131,7 +144,7 @@ void savic_invalidate_range(struct kvm *kvm, gfn_t start, gfn_t end);
 void savic_reload_page(struct kvm_vcpu *vcpu);
 int savic_load_page(struct kvm_vcpu *vcpu);
 int savic_split_and_load_page(struct kvm_vcpu *vcpu);
-void savic_request_vmsa(struct kvm_vcpu *vcpu, bool on_init);
+void savic_request_vmsa(struct kvm_vcpu *vcpu, unsigned int request);
 void savic_new_vmsa(struct kvm_vcpu *vcpu, bool valid);
 void savic_handle_register(struct kvm_vcpu *vcpu);
 

@@ -14,8 +14,10 @@
  *   - Whoever registers another page changes savic->gpa like a zap: with mmu_lock
  *     held for write, and after the vCPU has left guest mode.
  *
- * A registration ends when the vCPU gets another VMSA, or none.  If another vCPU
- * registered the page, then it is for the VMSA that the vCPU gets next.
+ * The VMSAs that the guest asks for are counted.  A page that the vCPU registers
+ * itself is for its current VMSA, a page that another vCPU registers is for the
+ * next VMSA that the guest asks for as well.  A registration ends when the vCPU
+ * gets a later VMSA, or when its VMSA is destroyed.
  *
  * Section numbers are of the AMD64 APM vol. 2, rev. 3.44.
  */
@@ -223,7 +225,8 @@ static bool savic_register(struct kvm_vcpu *vcpu, struct kvm_vcpu *target)
 		    !kvm_mem_is_private(vcpu->kvm, gpa_to_gfn(gpa)))
 			return false;
 
-		savic->page_for_next_vmsa = target != vcpu;
+		savic->page_vmsa = target == vcpu ? savic->vmsa_current :
+						    savic->vmsa_asked + 1;
 		savic_set_page(target, gpa);
 		target->stat.savic_page_registrations++;
 		break;
@@ -283,7 +286,7 @@ void savic_handle_register(struct kvm_vcpu *vcpu)
 /**
  * savic_request_vmsa - a guest asked for another VMSA for a vCPU, or for none
  * @vcpu: the vCPU that is to get it, not the one that asked for it
- * @on_init: the current VMSA goes on until an INIT
+ * @request: SVM_VMGEXIT_AP_CREATE, _CREATE_ON_INIT or _DESTROY
  *
  * What was posted before is not for the new VMSA.  The old one goes on until the
  * vCPU leaves guest mode, or until the INIT.
@@ -291,15 +294,18 @@ void savic_handle_register(struct kvm_vcpu *vcpu)
  * Called with @vcpu's snp_vmsa_mutex held, after the request for the new VMSA was
  * made.  The vCPU can't get back to the guest on the old one.
  */
-void savic_request_vmsa(struct kvm_vcpu *vcpu, bool on_init)
+void savic_request_vmsa(struct kvm_vcpu *vcpu, unsigned int request)
 {
 	struct savic *savic = to_svm(vcpu)->savic;
 	DECLARE_BITMAP(vcpus, KVM_MAX_VCPUS);
 
 	lockdep_assert_held(&to_svm(vcpu)->sev_es.snp_vmsa_mutex);
 
-	savic->discard_at_init = on_init;
-	if (on_init)
+	if (request != SVM_VMGEXIT_AP_DESTROY)
+		savic->vmsa_asked++;
+
+	savic->discard_at_init = request == SVM_VMGEXIT_AP_CREATE_ON_INIT;
+	if (savic->discard_at_init)
 		return;
 
 	/* This request waits until the vCPU has left guest mode. */
@@ -326,8 +332,9 @@ void savic_new_vmsa(struct kvm_vcpu *vcpu, bool valid)
 	if (savic->discard_at_init)
 		savic_discard_vectors(savic);
 
-	if (!savic->page_for_next_vmsa)
+	if (valid)
+		savic->vmsa_current = savic->vmsa_asked;
+
+	if (savic->page_vmsa < savic->vmsa_asked + !valid)
 		savic_set_page(vcpu, INVALID_PAGE);
-	else if (valid)
-		savic->page_for_next_vmsa = false;
 }

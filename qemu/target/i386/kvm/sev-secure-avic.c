@@ -66,9 +66,25 @@ bool sev_secure_avic_check_host(Error **errp)
     return false;
 }
 
-bool sev_secure_avic_check_cpu(const X86CPU *cpu, Error **errp)
+/*
+ * Paravirtual features by which KVM would read or write APIC registers, or
+ * inject what the guest does not allow.
+ */
+static const struct {
+    const char *name;
+    uint32_t mask;
+} unusable_pv_features[] = {
+    { "kvm-asyncpf", CPUID_KVM_ASYNCPF },
+    { "kvm-asyncpf-vmexit", 1U << KVM_FEATURE_ASYNC_PF_VMEXIT },
+    { "kvm-asyncpf-int", CPUID_KVM_ASYNCPF_INT },
+    { "kvm-pv-eoi", CPUID_KVM_PV_EOI },
+    { "kvm-pv-ipi", 1U << KVM_FEATURE_PV_SEND_IPI },
+};
+
+bool sev_secure_avic_prepare_cpu(X86CPU *cpu, Error **errp)
 {
-    const CPUX86State *env = &cpu->env;
+    CPUX86State *env = &cpu->env;
+    int i;
 
     if (!(env->features[FEAT_1_EDX] & CPUID_APIC)) {
         error_setg(errp, "Secure AVIC needs a local APIC:"
@@ -82,11 +98,24 @@ bool sev_secure_avic_check_cpu(const X86CPU *cpu, Error **errp)
         return false;
     }
     /* Its message EOI and auto-EOI work on APIC registers that KVM lacks. */
-    if (hyperv_feat_enabled((X86CPU *)cpu, HYPERV_FEAT_SYNIC)) {
+    if (hyperv_feat_enabled(cpu, HYPERV_FEAT_SYNIC)) {
         error_setg(errp, "Secure AVIC excludes Hyper-V's synthetic interrupt"
                    " controller: remove hv-synic, and hv-stimer with it,"
                    " from -cpu");
         return false;
+    }
+    /* CPU models with everything have these, too: that is nobody's wish. */
+    for (i = 0; i < ARRAY_SIZE(unusable_pv_features); i++) {
+        uint32_t mask = unusable_pv_features[i].mask;
+
+        if (env->features[FEAT_KVM] & env->user_features[FEAT_KVM] & mask) {
+            error_setg(errp, "Secure AVIC excludes %s, which needs an APIC that"
+                       " KVM can see: remove %s from -cpu",
+                       unusable_pv_features[i].name,
+                       unusable_pv_features[i].name);
+            return false;
+        }
+        env->features[FEAT_KVM] &= ~mask;
     }
     return true;
 }

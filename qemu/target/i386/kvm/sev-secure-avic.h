@@ -27,8 +27,10 @@ bool sev_secure_avic_check_host(Error **errp);
 
 /*
  * True if a vCPU with @cpu's features can be one of a guest with Secure AVIC.
- * Call it once the features are expanded, for each vCPU, also a hot-plugged one.
+ * Paravirtual features that such a guest cannot use are turned off, or refused
+ * if the user asks for them.  Call it once the features are expanded, for each
+ * vCPU, also a hot-plugged one.
  */
-bool sev_secure_avic_check_cpu(const X86CPU *cpu, Error **errp);
+bool sev_secure_avic_prepare_cpu(X86CPU *cpu, Error **errp);
 
 #endif

@@ -14,6 +14,7 @@
 #include "tcg/helper-tcg.h"
 #include "qemu/host-utils.h"
 #include "snp.h"
+#include "snp-disturb.h"
 #include "x86-savic-regs.h"
 #include "target/i386/trace.h"
 
@@ -155,14 +156,38 @@ static const VmsaField vmsa_fields[] = {
 /* TSC_RATIO is 8.32 fixed point. */
 #define TSC_RATIO_RESERVED      MAKE_64BIT_MASK(40, 24)
 
-/* SEV_FEATURES that VMRUN takes; any other is VMEXIT_INVALID. */
-#define SEV_FEATURES_KNOWN \
-    (SEV_FEATURE_SNP_ACTIVE | SEV_FEATURE_VTOM | SEV_FEATURE_REFLECT_VC | \
-     SEV_FEATURE_ALTERNATE_INJ | SEV_FEATURE_DEBUG_VIRT | \
-     SEV_FEATURE_PREVENT_HOST_IBS | SEV_FEATURE_BTB_ISOLATION | \
-     SEV_FEATURE_SECURE_TSC | SEV_FEATURE_VMGEXIT_PARAM | \
-     SEV_FEATURE_SMT_PROTECTION | SEV_FEATURE_SECURE_AVIC | \
-     SEV_FEATURE_IBPB_ON_ENTRY)
+/*
+ * SEV_FEATURES that VMRUN takes, with their bits of Fn8000_001F EAX; any other is
+ * VMEXIT_INVALID.
+ */
+static const struct {
+    uint64_t feature;
+    uint32_t cpuid;
+} sev_known_features[] = {
+    { SEV_FEATURE_SNP_ACTIVE, SEV_EAX_SNP },
+    { SEV_FEATURE_REFLECT_VC, SEV_EAX_SNP },
+    { SEV_FEATURE_ALTERNATE_INJ, SEV_EAX_ALTERNATE_INJ },
+    { SEV_FEATURE_DEBUG_VIRT, SEV_EAX_DEBUG_VIRT },
+    { SEV_FEATURE_PREVENT_HOST_IBS, SEV_EAX_PREVENT_HOST_IBS },
+    { SEV_FEATURE_BTB_ISOLATION, SEV_EAX_SNP },
+    { SEV_FEATURE_SECURE_TSC, SEV_EAX_SECURE_TSC },
+    { SEV_FEATURE_VMGEXIT_PARAM, SEV_EAX_VMGEXIT_PARAM },
+    { SEV_FEATURE_SECURE_AVIC, SEV_EAX_SECURE_AVIC },
+    { SEV_FEATURE_IBPB_ON_ENTRY, SEV_EAX_IBPB_ON_ENTRY },
+};
+
+static uint64_t known_features(CPUX86State *env)
+{
+    uint32_t eax = snp_host_sev_eax(env_archcpu(env));
+    uint64_t known = 0;
+
+    for (int i = 0; i < ARRAY_SIZE(sev_known_features); i++) {
+        if (eax & sev_known_features[i].cpuid) {
+            known |= sev_known_features[i].feature;
+        }
+    }
+    return known;
+}
 
 static uint64_t ldq(CPUX86State *env, hwaddr addr)
 {
@@ -531,7 +556,7 @@ bool sev_vmrun_control_ok(CPUX86State *env, uint64_t nested_ctl, uint32_t asid)
     env->sev.ghcb = 0;
     if (snp_enabled(env)) {
         env->sev.vmcb_in_use = true;
-        snp_page_set_in_use(env->vm_vmcb, true);
+        snp_page_set_in_use(env, env->vm_vmcb, true);
     }
 
     if (!(env->sev.syscfg & SYSCFG_MEM_ENCRYPTION_MOD_EN)) {
@@ -564,13 +589,25 @@ bool sev_vmrun_control_ok(CPUX86State *env, uint64_t nested_ctl, uint32_t asid)
     return true;
 }
 
+/* SEV_FEATURES, as far as this CPU takes the VMSA to have them */
+static uint64_t sev_features(CPUX86State *env, const uint8_t *vmsa)
+{
+    uint64_t features = ldq_le_p(vmsa + VMSA_SEV_FEATURES);
+
+    if (!(ldq(env, VMCB(env, control.allowed_sev_features)) &
+          ALLOWED_SEV_FEATURES_ENABLE) && savic_is_off_if_not_allowed(env)) {
+        features &= ~SEV_FEATURE_SECURE_AVIC;
+    }
+    return features;
+}
+
 /* ALLOWED_SEV_FEATURES and the features' own rules (15.36.20, 15.36.21). */
 static bool sev_features_ok(CPUX86State *env, uint64_t features)
 {
     uint64_t allowed = ldq(env, VMCB(env, control.allowed_sev_features));
     const uint64_t explicit = SEV_FEATURE_SECURE_AVIC;
 
-    if (features & ~SEV_FEATURES_KNOWN) {
+    if (features & ~known_features(env)) {
         return false;
     }
     if (allowed & ALLOWED_SEV_FEATURES_ENABLE) {
@@ -647,6 +684,9 @@ static G_NORETURN void vmrun_failed(CPUX86State *env, uint64_t exit_code,
 {
     trace_sev_es_vmrun_failed(env_cpu(env)->cpu_index, env->sev.asid,
                               env->sev.vmsa, exit_code);
+    if (env->sev.vmsa) {
+        x86_savic_vmrun_failed(env);
+    }
     cpu_vmexit(env, exit_code, 0, ra);
 }
 
@@ -727,7 +767,7 @@ void sev_es_vmrun(CPUX86State *env, uintptr_t ra)
     env->sev.vmsa = vmsa;
     if (snp_enabled(env)) {
         env->sev.vmsa_in_use = true;
-        snp_page_set_in_use(vmsa, true);
+        snp_page_set_in_use(env, vmsa, true);
     }
 
     /*
@@ -740,7 +780,7 @@ void sev_es_vmrun(CPUX86State *env, uintptr_t ra)
      * Whether the VMSA is an SNP guest's is only known from its content; one
      * that SNP cannot vouch for must be the hypervisor's (15.36.12).
      */
-    features = ldq_le_p(area + VMSA_SEV_FEATURES);
+    features = sev_features(env, area);
     if (features & SEV_FEATURE_SNP_ACTIVE
         ? !snp_vmrun_vmsa_ok(env, vmsa, env->sev.asid)
         : !snp_hypervisor_owned(env, vmsa)) {
@@ -801,6 +841,12 @@ void sev_es_vmrun(CPUX86State *env, uintptr_t ra)
      */
     if (sev_es_own_interrupts(env)) {
         uint64_t event = ldq_le_p(area + VMSA_EVENTINJ);
+
+        /* Always intercepted in these modes (15.36.16; 15.36.21, #VMEXIT) */
+        env->intercept |= 1ULL << (SVM_EXIT_INTR - SVM_EXIT_INTR) |
+                          1ULL << (SVM_EXIT_NMI - SVM_EXIT_INTR) |
+                          1ULL << (SVM_EXIT_INIT - SVM_EXIT_INTR);
+        env->intercept_exceptions |= 1u << EXCP12_MCHK;
 
         env->int_ctl &= SVM_INT_CTL_HOST_MASK;
         env->int_ctl |= vintr & ~(uint64_t)SVM_INT_CTL_HOST_MASK &
@@ -875,12 +921,6 @@ void sev_es_vmexit(CPUX86State *env)
         env->sev.vintr_ctrl = vintr;
         stq(env, vmsa + VMSA_VINTR_CTRL, vintr);
 
-        /*
-         * An interrupted delivery goes on with the next VMRUN, but for
-         * #VC, whose instruction raises it again (15.36.21).
-         */
-        stq(env, vmsa + VMSA_EVENTINJ,
-            (event & SVM_EVTINJ_VEC_MASK) == EXCP1D_VC ? 0 : event);
     } else {
         x86_stl_phys(cs, VMCB(env, control.int_ctl), env->int_ctl);
     }
@@ -897,6 +937,16 @@ void sev_es_vmexit(CPUX86State *env)
     stq(env, vmsa + VMSA_GUEST_EXITINTINFO, event);
 
     if (x86_savic_mode(env)) {
+        /*
+         * An interrupted delivery goes on with the next VMRUN, but for
+         * #VC, whose instruction raises it again (15.36.21, #VMEXIT).
+         */
+        stq(env, vmsa + VMSA_EVENTINJ,
+            (event & SVM_EVTINJ_VEC_MASK) == EXCP1D_VC ? 0 : event);
+        if (!savic_exit_int_info_in_vmcb(env)) {
+            /* do_vmexit() makes EXITINTINFO of it. */
+            stq(env, VMCB(env, control.event_inj), 0);
+        }
         x86_savic_vmexit(env);
     }
 
@@ -923,12 +973,16 @@ void sev_es_vmexit(CPUX86State *env)
 
 void sev_clear_guest(CPUX86State *env)
 {
+    if (snp_disturbed(env)) {
+        snp_disturb_switch(env);
+    }
+    env->sev.disturb_exit = false;
     if (env->sev.vmcb_in_use) {
-        snp_page_set_in_use(env->vm_vmcb, false);
+        snp_page_set_in_use(env, env->vm_vmcb, false);
         env->sev.vmcb_in_use = false;
     }
     if (env->sev.vmsa_in_use) {
-        snp_page_set_in_use(env->sev.vmsa, false);
+        snp_page_set_in_use(env, env->sev.vmsa, false);
         env->sev.vmsa_in_use = false;
     }
     env->sev.nested_ctl = 0;
@@ -981,6 +1035,40 @@ static NaeClass classify_exit(uint64_t exit_code, uint64_t exit_info_1)
     }
 }
 
+/* Which of them make a VMSA BUSY when ReflectVC takes them out of the guest? */
+static bool reflected_vc_sets_busy(CPUX86State *env, uint64_t error_code)
+{
+    return (env->sev.sev_features & SEV_FEATURE_ALTERNATE_INJ) ||
+           error_code == SVM_EXIT_AVIC_INCOMPLETE_IPI ||
+           error_code == SVM_EXIT_AVIC_NOACCEL ||
+           error_code == SVM_EXIT_NOT_RESTARTABLE;
+}
+
+/* #VC with the guest's RIP in env; @next_rip: 0 where no instruction is the cause */
+static G_NORETURN void raise_vc(CPUX86State *env, uint64_t error_code,
+                                uint64_t exit_info_1, uint64_t exit_info_2,
+                                uint64_t next_rip)
+{
+    hwaddr vmsa = env->sev.vmsa;
+
+    trace_sev_es_vc(env_cpu(env)->cpu_index, env->eip, error_code,
+                    exit_info_1, exit_info_2);
+
+    stq(env, vmsa + VMSA_GUEST_EXITCODE, error_code);
+    stq(env, vmsa + VMSA_GUEST_EXITINFO1, exit_info_1);
+    stq(env, vmsa + VMSA_GUEST_EXITINFO2, exit_info_2);
+
+    if (env->sev.sev_features & SEV_FEATURE_REFLECT_VC) {
+        stq(env, vmsa + VMSA_GUEST_NRIP, next_rip);
+        if (reflected_vc_sets_busy(env, error_code)) {
+            env->sev.vintr_ctrl |= VMSA_VINTR_CTRL_BUSY;
+            stq(env, vmsa + VMSA_VINTR_CTRL, env->sev.vintr_ctrl);
+        }
+        cpu_vmexit(env, SVM_EXIT_VC, 0, 0);
+    }
+    raise_exception_err(env, EXCP1D_VC, error_code);
+}
+
 /*
  * An intercepted event in a SEV-ES guest, at the instruction in env->eip of
  * @insn_len bytes. Returns only for an automatic exit.
@@ -990,7 +1078,8 @@ void sev_es_intercept(CPUX86State *env, uint64_t exit_code,
 {
     switch (classify_exit(exit_code, exit_info_1)) {
     case EXIT_NAE:
-        sev_es_raise_vc(env, exit_code, exit_info_1, 0, 0);
+        raise_vc(env, exit_code, exit_info_1, 0,
+                 svm_instruction_exit(exit_code) ? env->eip + insn_len : 0);
     case EXIT_AE_TRAP:
         env->eip += insn_len;
         if (!(env->hflags & HF_CS64_MASK)) {
@@ -1010,28 +1099,32 @@ G_NORETURN void sev_es_raise_vc(CPUX86State *env, uint64_t error_code,
                                 uint64_t exit_info_1, uint64_t exit_info_2,
                                 uintptr_t ra)
 {
-    hwaddr vmsa = env->sev.vmsa;
+    uint64_t next_rip = 0;
 
-    cpu_restore_state(env_cpu(env), ra);
-    trace_sev_es_vc(env_cpu(env)->cpu_index, env->eip, error_code,
-                    exit_info_1, exit_info_2);
-
-    stq(env, vmsa + VMSA_GUEST_EXITCODE, error_code);
-    stq(env, vmsa + VMSA_GUEST_EXITINFO1, exit_info_1);
-    stq(env, vmsa + VMSA_GUEST_EXITINFO2, exit_info_2);
-
-    if (env->sev.sev_features & SEV_FEATURE_REFLECT_VC) {
-        if (error_code == SVM_EXIT_AVIC_INCOMPLETE_IPI ||
-            error_code == SVM_EXIT_AVIC_NOACCEL) {
-            env->sev.vintr_ctrl |= VMSA_VINTR_CTRL_BUSY;
-            stq(env, vmsa + VMSA_VINTR_CTRL, env->sev.vintr_ctrl);
-        }
-        cpu_vmexit(env, SVM_EXIT_VC, 0, 0);
+    if (cpu_restore_state(env_cpu(env), ra) &&
+        svm_instruction_exit(error_code)) {
+        next_rip = env->eip + env->sev.insn_len;
     }
-    raise_exception_err(env, EXCP1D_VC, error_code);
+    raise_vc(env, error_code, exit_info_1, exit_info_2, next_rip);
+}
+
+G_NORETURN void sev_es_raise_vc_trap(CPUX86State *env, uint64_t error_code,
+                                     uint64_t exit_info_1,
+                                     uint64_t exit_info_2)
+{
+    raise_vc(env, error_code, exit_info_1, exit_info_2, env->eip);
 }
 
 /* ---- Instructions and MSRs --------------------------------------------- */
+
+/* @ratio has 32 fractional bits. */
+static uint64_t scale_tsc(uint64_t raw, uint64_t ratio)
+{
+    uint64_t lo, hi;
+
+    mulu64(&lo, &hi, raw, ratio);
+    return hi << 32 | lo >> 32;
+}
 
 void helper_vmgexit(CPUX86State *env)
 {
@@ -1067,7 +1160,9 @@ bool sev_rdmsr(CPUX86State *env, uint32_t msr, uint64_t *val, uintptr_t ra)
             cpu_svm_check_intercept_param(env, SVM_EXIT_MSR, 0, ra);
             raise_exception_err_ra(env, EXCP0D_GPF, 0, ra);
         }
-        *val = env->tsc_khz > 0 ? env->tsc_khz / 1000 : 1000;
+        /* MHz of the guest's TSC; the scale is rounded down */
+        *val = (scale_tsc(SNP_REFERENCE_TSC_KHZ, env->sev.tsc_scale) + 500) /
+               1000;
         return true;
     case MSR_AMD64_TSC_RATIO:
         cpu_svm_check_intercept_param(env, SVM_EXIT_MSR, 0, ra);
@@ -1107,18 +1202,10 @@ bool sev_wrmsr(CPUX86State *env, uint32_t msr, uint64_t val, uintptr_t ra)
     return false;
 }
 
-/* @ratio has 32 fractional bits. */
-static uint64_t scale_tsc(uint64_t raw, uint64_t ratio)
-{
-    uint64_t lo, hi;
-
-    mulu64(&lo, &hi, raw, ratio);
-    return hi << 32 | lo >> 32;
-}
-
 uint64_t snp_guest_tsc(CPUX86State *env, uint64_t raw)
 {
     if (env->sev.sev_features & SEV_FEATURE_SECURE_TSC) {
+        raw = muldiv64(raw, SNP_REFERENCE_TSC_KHZ, snp_host_tsc_khz(env));
         return scale_tsc(raw, env->sev.tsc_scale) + env->sev.tsc_offset;
     }
     /* The ratio is the host's MSR, and 1.0 where there is none (15.30.5). */

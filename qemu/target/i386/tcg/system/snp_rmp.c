@@ -20,10 +20,9 @@
 #include "exec/helper-proto.h"
 #include "tcg/helper-tcg.h"
 #include "snp.h"
+#include "snp-disturb.h"
 #include "trace.h"
 
-/* Bookkeeping area in front of the entries (15.36.4). */
-#define RMP_BOOKKEEPING_SIZE    0x4000
 #define RMP_ENTRY_SIZE          16
 
 /* Quadword 0 of an entry. */
@@ -49,11 +48,15 @@ typedef struct RmpMap {
     struct RmpMap *next;
     uint64_t base;
     uint64_t end;
+    uint64_t cfg;
     uint64_t npages;            /* 4K pages covered, 0: no usable RMP */
-    uint64_t *entries;
+    /* The entries by segment, without segmentation one of all */
+    unsigned shift;             /* from PFN to segment */
+    uint64_t **segments;
+    hwaddr *offsets;            /* of their first entries in mr */
     MemoryRegion *mr;
-    hwaddr offset;              /* of the first entry in mr */
     uint16_t *cached;           /* per page, see mark_cached() */
+    uint8_t *in_use;            /* per page: by how many CPUs in guest mode */
 } RmpMap;
 
 static QemuRecMutex rmp_mutex;
@@ -62,6 +65,7 @@ static RmpMap *rmp_maps;        /* all */
 
 /* Pages that a CPU in guest mode uses: PFN + 1, or 0. */
 typedef struct RmpUser {
+    RmpMap *map;                /* that counts them */
     uint64_t pages[4];
 } RmpUser;
 
@@ -73,36 +77,100 @@ static void __attribute__((constructor)) snp_rmp_init(void)
     rmp_users = g_array_new(false, true, sizeof(RmpUser));
 }
 
-static RmpMap *rmp_map_create(uint64_t base, uint64_t end)
+/* Entries at @addr, of which up to *@len bytes can be reached. NULL: no RAM. */
+static uint64_t *rmp_map_entries(RmpMap *m, hwaddr addr, hwaddr *len,
+                                 hwaddr *offset)
+{
+    hwaddr want = *len;
+    MemoryRegion *mr;
+
+    RCU_READ_LOCK_GUARD();
+    mr = address_space_translate(&address_space_memory, addr, offset, len,
+                                 true, MEMTXATTRS_UNSPECIFIED);
+    if (!memory_access_is_direct(mr, true, MEMTXATTRS_UNSPECIFIED) ||
+        (m->mr && m->mr != mr)) {
+        return NULL;
+    }
+    if (!m->mr) {
+        memory_region_ref(mr);
+        m->mr = mr;
+    }
+    *len = MIN(*len, want);
+    return (uint64_t *)((uint8_t *)memory_region_get_ram_ptr(mr) + *offset);
+}
+
+/* As far as the segments follow each other */
+static void rmp_map_segments(RmpMap *m)
+{
+    uint64_t table[RMP_SEGMENTS];
+    uint64_t gib_max = 1ULL << (RMP_CFG_SHIFT(m->cfg) - 30);
+
+    m->shift = RMP_CFG_SHIFT(m->cfg) - TARGET_PAGE_BITS;
+    m->segments = g_new0(uint64_t *, RMP_SEGMENTS);
+    m->offsets = g_new0(hwaddr, RMP_SEGMENTS);
+    address_space_read(&address_space_memory, m->base + RMP_BOOKKEEPING_SIZE,
+                       MEMTXATTRS_UNSPECIFIED, table, sizeof(table));
+    for (int i = 0; i < RMP_SEGMENTS; i++) {
+        uint64_t entry = le64_to_cpu(table[i]);
+        uint64_t pages = MIN(RMP_SEGMENT_GIB(entry), gib_max) << 18;
+        hwaddr len = pages * RMP_ENTRY_SIZE;
+
+        m->segments[i] = pages ? rmp_map_entries(m, RMP_SEGMENT_BASE(entry),
+                                                 &len, &m->offsets[i]) : NULL;
+        if (!m->segments[i]) {
+            break;
+        }
+        m->npages += len / RMP_ENTRY_SIZE;
+        if (m->npages != (uint64_t)(i + 1) << m->shift) {
+            break;
+        }
+    }
+}
+
+static RmpMap *rmp_map_create(uint64_t base, uint64_t end, uint64_t cfg)
 {
     RmpMap *m = g_new0(RmpMap, 1);
-    hwaddr len, want, xlat;
-    MemoryRegion *mr;
+    hwaddr len;
 
     m->base = base;
     m->end = end;
+    m->cfg = cfg;
     if (!base || end <= base + RMP_BOOKKEEPING_SIZE) {
         return m;
     }
-
-    want = end + 1 - base - RMP_BOOKKEEPING_SIZE;
-    len = want;
-    WITH_RCU_READ_LOCK_GUARD() {
-        mr = address_space_translate(&address_space_memory,
-                                     base + RMP_BOOKKEEPING_SIZE, &xlat, &len,
-                                     true, MEMTXATTRS_UNSPECIFIED);
-        if (memory_access_is_direct(mr, true, MEMTXATTRS_UNSPECIFIED)) {
-            memory_region_ref(mr);
-            m->mr = mr;
-            m->offset = xlat;
-            m->entries = (uint64_t *)((uint8_t *)memory_region_get_ram_ptr(mr) +
-                                      xlat);
-            /* Only what is contiguous RAM can be looked up. */
-            m->npages = MIN(len, want) / RMP_ENTRY_SIZE;
-            m->cached = g_new0(uint16_t, m->npages);
+    if (cfg & RMP_CFG_SEGMENTED) {
+        if (RMP_CFG_SHIFT(cfg) < RMP_SEGMENT_SHIFT_MIN ||
+            RMP_CFG_SHIFT(cfg) > RMP_SEGMENT_SHIFT_MAX) {
+            return m;
         }
+        rmp_map_segments(m);
+    } else {
+        m->shift = 63;
+        m->segments = g_new0(uint64_t *, 1);
+        m->offsets = g_new0(hwaddr, 1);
+        len = end + 1 - base - RMP_BOOKKEEPING_SIZE;
+        m->segments[0] = rmp_map_entries(m, base + RMP_BOOKKEEPING_SIZE, &len,
+                                         &m->offsets[0]);
+        /* Only what is contiguous RAM can be looked up. */
+        m->npages = m->segments[0] ? len / RMP_ENTRY_SIZE : 0;
     }
+    m->cached = g_new0(uint16_t, m->npages);
+    m->in_use = g_new0(uint8_t, m->npages);
     return m;
+}
+
+/* The two quadwords of a page that the RMP covers */
+static inline uint64_t *rmp_entry_at(RmpMap *m, uint64_t pfn)
+{
+    return m->segments[pfn >> m->shift] +
+           (pfn & MAKE_64BIT_MASK(0, m->shift)) * 2;
+}
+
+static void rmp_entry_dirty(RmpMap *m, uint64_t pfn)
+{
+    memory_region_set_dirty(m->mr, m->offsets[pfn >> m->shift] +
+                            (pfn & MAKE_64BIT_MASK(0, m->shift)) *
+                            RMP_ENTRY_SIZE, RMP_ENTRY_SIZE);
 }
 
 static inline RmpMap *rmp_get_map(CPUX86State *env)
@@ -110,18 +178,20 @@ static inline RmpMap *rmp_get_map(CPUX86State *env)
     RmpMap *m = qatomic_load_acquire(&rmp_map);
 
     if (likely(m && m->base == env->sev.rmp_base &&
-               m->end == env->sev.rmp_end)) {
+               m->end == env->sev.rmp_end && m->cfg == env->sev.rmp_cfg)) {
         return m;
     }
 
     qemu_rec_mutex_lock(&rmp_mutex);
     for (m = rmp_maps; m; m = m->next) {
-        if (m->base == env->sev.rmp_base && m->end == env->sev.rmp_end) {
+        if (m->base == env->sev.rmp_base && m->end == env->sev.rmp_end &&
+            m->cfg == env->sev.rmp_cfg) {
             break;
         }
     }
     if (!m) {
-        m = rmp_map_create(env->sev.rmp_base, env->sev.rmp_end);
+        m = rmp_map_create(env->sev.rmp_base, env->sev.rmp_end,
+                           env->sev.rmp_cfg);
         m->next = rmp_maps;
         rmp_maps = m;
     }
@@ -136,7 +206,7 @@ static inline uint64_t rmp_lo(RmpMap *m, uint64_t pfn)
     if (unlikely(pfn >= m->npages)) {
         return 0;
     }
-    return le64_to_cpu(qatomic_read(&m->entries[pfn * 2]));
+    return le64_to_cpu(qatomic_read(rmp_entry_at(m, pfn)));
 }
 
 static inline uint32_t rmp_asid(uint64_t lo)
@@ -186,7 +256,7 @@ static bool rmp_read_pfn(RmpMap *m, uint64_t pfn, SnpRmpEntry *e)
         return false;
     }
     rmp_unpack(e, rmp_lo(m, pfn),
-               le64_to_cpu(qatomic_read(&m->entries[pfn * 2 + 1])));
+               le64_to_cpu(qatomic_read(rmp_entry_at(m, pfn) + 1)));
     return true;
 }
 
@@ -196,10 +266,11 @@ static bool rmp_read_pfn(RmpMap *m, uint64_t pfn, SnpRmpEntry *e)
  */
 static void rmp_store(RmpMap *m, uint64_t pfn, uint64_t lo, uint64_t hi)
 {
-    qatomic_set(&m->entries[pfn * 2 + 1], cpu_to_le64(hi));
-    qatomic_store_release(&m->entries[pfn * 2], cpu_to_le64(lo));
-    memory_region_set_dirty(m->mr, m->offset + pfn * RMP_ENTRY_SIZE,
-                            RMP_ENTRY_SIZE);
+    uint64_t *entry = rmp_entry_at(m, pfn);
+
+    qatomic_set(&entry[1], cpu_to_le64(hi));
+    qatomic_store_release(&entry[0], cpu_to_le64(lo));
+    rmp_entry_dirty(m, pfn);
 }
 
 /*
@@ -227,8 +298,8 @@ static void rmp_write_pfn(RmpMap *m, uint64_t pfn, const SnpRmpEntry *e)
         n += lo & RMP_ASSIGNED ? 1 : -1;
         head_lo = (head_lo & ~RMP_SUBPAGES_MASK) |
                   ((n << RMP_SUBPAGES_SHIFT) & RMP_SUBPAGES_MASK);
-        qatomic_set(&m->entries[head * 2], cpu_to_le64(head_lo));
-        memory_region_set_dirty(m->mr, m->offset + head * RMP_ENTRY_SIZE, 8);
+        qatomic_set(rmp_entry_at(m, head), cpu_to_le64(head_lo));
+        rmp_entry_dirty(m, head);
     }
 }
 
@@ -344,6 +415,27 @@ static void flush_after(CPUX86State *env, RmpMap *m, uint64_t pfn,
     }
 }
 
+/*
+ * VMRUN has put a page in use: what other CPUs have cached may allow them to
+ * write there. As for flush_after(), a CPU that makes a translation marks the
+ * page, then looks whether it is in use. Its own translations stay, as VMRUN's CPU
+ * is in guest mode meanwhile.
+ */
+static void flush_in_use(CPUX86State *env, RmpMap *m, uint64_t pfn)
+{
+    uint16_t self = cpu_mask(env_cpu(env)) & ~(1 << 15);
+    uint16_t others;
+
+    smp_mb();                   /* in_use before marks: see mark_cached() */
+    if (!(qatomic_read(&m->cached[pfn]) & ~self)) {
+        return;
+    }
+    others = qatomic_fetch_and(&m->cached[pfn], self) & ~self;
+    trace_snp_rmp_flush(env_cpu(env)->cpu_index, pfn << TARGET_PAGE_BITS, 1,
+                        others);
+    tlb_flush_all_cpus_synced(env_cpu(env));
+}
+
 static RmpUser *rmp_user(int cpu_index)
 {
     if (rmp_users->len <= cpu_index) {
@@ -352,20 +444,48 @@ static RmpUser *rmp_user(int cpu_index)
     return &g_array_index(rmp_users, RmpUser, cpu_index);
 }
 
-void snp_page_set_in_use(hwaddr spa, bool in_use)
+/* With the lock held. */
+static void count_in_use(RmpMap *m, uint64_t pfn, int change)
 {
-    uint64_t page = (spa >> TARGET_PAGE_BITS) + 1;
+    if (pfn < m->npages) {
+        qatomic_set(&m->in_use[pfn], m->in_use[pfn] + change);
+    }
+}
+
+void snp_page_set_in_use(CPUX86State *env, hwaddr spa, bool in_use)
+{
+    RmpMap *m = rmp_get_map(env);
+    uint64_t pfn = spa >> TARGET_PAGE_BITS;
     RmpUser *user;
 
     qemu_rec_mutex_lock(&rmp_mutex);
-    user = rmp_user(current_cpu->cpu_index);
+    user = rmp_user(env_cpu(env)->cpu_index);
+    user->map = m;
     for (int i = 0; i < ARRAY_SIZE(user->pages); i++) {
-        if (user->pages[i] == (in_use ? 0 : page)) {
-            user->pages[i] = in_use ? page : 0;
+        if (user->pages[i] == (in_use ? 0 : pfn + 1)) {
+            user->pages[i] = in_use ? pfn + 1 : 0;
+            count_in_use(m, pfn, in_use ? 1 : -1);
             break;
         }
     }
     qemu_rec_mutex_unlock(&rmp_mutex);
+    if (in_use && pfn < m->npages && !snp_in_use_write_allowed(env)) {
+        flush_in_use(env, m, pfn);
+    }
+}
+
+static bool in_use_write_refused(CPUX86State *env, RmpMap *m, uint64_t pfn)
+{
+    return unlikely(qatomic_read(&m->in_use[pfn])) &&
+           !snp_in_use_write_allowed(env);
+}
+
+bool snp_in_use_write_refused(CPUX86State *env, hwaddr spa)
+{
+    RmpMap *m = rmp_get_map(env);
+    uint64_t pfn = spa >> TARGET_PAGE_BITS;
+
+    return pfn < m->npages && in_use_write_refused(env, m, pfn);
 }
 
 bool snp_page_in_use_by(CPUState *cs, hwaddr spa)
@@ -384,8 +504,16 @@ bool snp_page_in_use_by(CPUState *cs, hwaddr spa)
 
 void snp_rmp_cpu_reset(CPUState *cs)
 {
+    RmpUser *user;
+
     qemu_rec_mutex_lock(&rmp_mutex);
-    *rmp_user(cs->cpu_index) = (RmpUser){};
+    user = rmp_user(cs->cpu_index);
+    for (int i = 0; i < ARRAY_SIZE(user->pages); i++) {
+        if (user->pages[i]) {
+            count_in_use(user->map, user->pages[i] - 1, -1);
+        }
+    }
+    *user = (RmpUser){};
     qemu_rec_mutex_unlock(&rmp_mutex);
 }
 
@@ -503,6 +631,13 @@ static bool check_shared(CPUX86State *env, RmpMap *m, SnpCheck *c)
         foreign |= head_lo & (RMP_ASSIGNED | RMP_SUBPAGES_MASK);
     }
     if (likely(!foreign)) {
+        if (!c->page_table && in_use_write_refused(env, m, pfn)) {
+            if (c->access_type == MMU_DATA_STORE) {
+                c->error = SNP_ERROR_RMP;
+                return false;
+            }
+            c->prot &= ~PAGE_WRITE;
+        }
         return true;
     }
     if (c->page_table || c->access_type == MMU_DATA_STORE) {
@@ -614,6 +749,16 @@ static bool pages_in_use(uint64_t pfn, uint64_t npages)
     return false;
 }
 
+/* With a reading by which an instruction may find another CPU at work there */
+#define BUSY_RATE               8
+
+static bool entry_busy(CPUX86State *env, bool may_be)
+{
+    uint32_t rate = may_be ? BUSY_RATE : env_archcpu(env)->snp.disturb_rate;
+
+    return unlikely(rate) && snp_disturb_rmp(env, rate);
+}
+
 static int rmpupdate_4k(RmpMap *m, uint64_t pfn, SnpRmpEntry *new)
 {
     uint64_t head = pfn & ~PFN_IN_2M_MASK;
@@ -686,6 +831,10 @@ static int do_rmpupdate(CPUX86State *env, uintptr_t ra)
                      (pfn | PFN_IN_2M_MASK) >= m->npages))) {
         ret = SNP_FAIL_INPUT;
     } else {
+        if (entry_busy(env, rmpupdate_may_be_busy(env))) {
+            ret = SNP_FAIL_OVERLAP;
+            goto out;
+        }
         if (new.assigned) {
             new.perm[0] = VMPL_ALL;     /* the others none (15.36.7) */
         }
@@ -707,6 +856,7 @@ static int do_rmpupdate(CPUX86State *env, uintptr_t ra)
             }
         }
     }
+out:
     trace_snp_rmpupdate(env->regs[R_EAX], gpa, new.asid, new.assigned, size_2m,
                         new.immutable, ret);
     return ret;
@@ -751,6 +901,10 @@ static int do_psmash(CPUX86State *env)
     uint64_t head = env->regs[R_EAX] >> TARGET_PAGE_BITS;
     int ret;
 
+    if (entry_busy(env, psmash_may_be_busy(env))) {
+        ret = SNP_FAIL_INUSE;
+        goto out;
+    }
     snp_rmp_lock();
     ret = psmash(m, head);
     snp_rmp_unlock();
@@ -758,6 +912,7 @@ static int do_psmash(CPUX86State *env)
         /* The guest's, by nested 2M mappings. */
         flush_after(env, m, head, 1, rmp_asid(rmp_lo(m, head)));
     }
+out:
     trace_snp_psmash(env->regs[R_EAX], ret);
     return ret;
 }
@@ -953,16 +1108,24 @@ void helper_snp_insn(CPUX86State *env, uint32_t insn, uint32_t aflag)
     int ret;
 
     switch (snp_host(env) ? insn : 0) {
+    case INSN_RMPREAD:
+        if (!snp_turin(env)) {
+            goto illegal;
+        }
+        /* fall through */
     case INSN_RMPUPDATE:
     case INSN_PSMASH:
-    case INSN_RMPREAD:
         /* For the host, in 64-bit mode, with SNP enabled. */
         if (!code64 || (env->hflags & HF_GUEST_MASK) || !snp_enabled(env)) {
             goto illegal;
         }
         break;
-    case INSN_RMPADJUST:
     case INSN_RMPQUERY:
+        if (!snp_turin(env)) {
+            goto illegal;
+        }
+        /* fall through */
+    case INSN_RMPADJUST:
         if (!code64 || !snp_guest(env)) {
             goto illegal;
         }
@@ -1098,8 +1261,12 @@ bool snp_rdmsr(CPUX86State *env, uint32_t msr, uint64_t *val)
         *val = env->sev.rmp_base;
         return true;
     case MSR_AMD64_RMP_END:
-        *val = env->sev.rmp_end;
+        /* A segmented RMP has none; here it is the end of the last segment. */
+        *val = env->sev.rmp_cfg & RMP_CFG_SEGMENTED ? 0 : env->sev.rmp_end;
         return true;
+    case MSR_AMD64_RMP_CFG:
+        *val = env->sev.rmp_cfg;
+        return snp_turin(env);
     default:
         return false;
     }
@@ -1160,8 +1327,20 @@ SnpMsrWrite snp_wrmsr(CPUX86State *env, uint32_t msr, uint64_t val)
         }
         if (msr == MSR_AMD64_RMP_BASE) {
             env->sev.rmp_base = val & ~0x1fffULL;
-        } else {
+        } else if (!(env->sev.rmp_cfg & RMP_CFG_SEGMENTED)) {
             env->sev.rmp_end = val | 0x1fff;
+        }
+        return SNP_MSR_DONE;
+
+    case MSR_AMD64_RMP_CFG:
+        if (!snp_turin(env)) {
+            return SNP_MSR_OTHER;
+        }
+        if (val & ~(uint64_t)RMP_CFG_WRITABLE) {
+            return SNP_MSR_GP;
+        }
+        if (!snp_enabled(env)) {
+            env->sev.rmp_cfg = val;
         }
         return SNP_MSR_DONE;
 

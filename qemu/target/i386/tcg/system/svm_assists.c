@@ -17,6 +17,7 @@
 #include "exec/helper-proto.h"
 #include "tcg/helper-tcg.h"
 #include "snp.h"
+#include "snp-disturb.h"
 
 #define VMCB(env, field)        ((env)->vm_vmcb + offsetof(struct vmcb, field))
 
@@ -27,6 +28,9 @@
 
 bool snp_vmrun_pages_ok(CPUX86State *env, hwaddr vmcb)
 {
+    if (snp_disturbed(env)) {
+        snp_disturb_switch(env);
+    }
     /* 15.36.12: #GP(0) for both. */
     return env->vm_hsave != 0 && snp_hypervisor_owned(env, vmcb);
 }
@@ -47,8 +51,7 @@ bool snp_always_intercepted(CPUX86State *env, uint32_t type)
     return false;
 }
 
-/* Exits whose cause is an instruction: nRIP is its successor (15.7.1). */
-static bool is_instruction_exit(uint64_t exit_code)
+bool svm_instruction_exit(uint64_t exit_code)
 {
     switch (exit_code) {
     case SVM_EXIT_READ_CR0 ... SVM_EXIT_WRITE_DR7 + 8:
@@ -56,6 +59,8 @@ static bool is_instruction_exit(uint64_t exit_code)
     case SVM_EXIT_VMRUN ... SVM_EXIT_RDPRU:
     case SVM_EXIT_INVPCID:
     case SVM_EXIT_IDLE_HLT:
+    case SVM_EXIT_AVIC_INCOMPLETE_IPI:
+    case SVM_EXIT_AVIC_NOACCEL:
         return true;
     }
     return false;
@@ -123,7 +128,7 @@ void svm_prepare_exit(CPUX86State *env, uint64_t exit_code,
     if (is_trap_exit(exit_code)) {
         env->eip += insn_len;
         do_end_instruction(env);
-    } else if (insn_len && (is_instruction_exit(exit_code) ||
+    } else if (insn_len && (svm_instruction_exit(exit_code) ||
                             exit_code == SVM_EXIT_EXCP_BASE + EXCP03_INT3 ||
                             exit_code == SVM_EXIT_EXCP_BASE + EXCP04_INTO)) {
         next_rip = env->eip + insn_len;

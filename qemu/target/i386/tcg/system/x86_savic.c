@@ -11,6 +11,7 @@
 #include "tcg/helper-tcg.h"
 #include "../seg_helper.h"
 #include "snp.h"
+#include "snp-disturb.h"
 #include "x86-savic-regs.h"
 #include "target/i386/trace.h"
 
@@ -31,7 +32,7 @@ static void svm_request(CPUX86State *env, int mask, bool on)
     }
 }
 
-/* ---- Secure AVIC: the backing page (15.36.21.1) ------------------------- */
+/* ---- Secure AVIC: the backing page (15.36.21, backing page) -------------- */
 
 #define MSR_AVIC_DOORBELL               0xc001011b
 #define MSR_SECURE_AVIC_CONTROL         0xc0010138
@@ -42,7 +43,7 @@ static void svm_request(CPUX86State *env, int mask, bool on)
 /* #VC error codes; those of AVIC are also exit codes */
 #define VC_AVIC_INCOMPLETE_IPI          SVM_EXIT_AVIC_INCOMPLETE_IPI
 #define VC_AVIC_NOACCEL                 SVM_EXIT_AVIC_NOACCEL
-#define VC_NOT_RESTARTABLE              0x406
+#define VC_NOT_RESTARTABLE              SVM_EXIT_NOT_RESTARTABLE
 
 #define NOACCEL_WRITE                   (1ULL << 32)
 
@@ -55,6 +56,7 @@ static void svm_request(CPUX86State *env, int mask, bool on)
 #define ICR_SHORTHAND(icr)              ((icr) >> 18 & 3)
 #define ICR_SHORTHAND_SELF              1
 #define ICR_MODE(icr)                   ((icr) >> 8 & 7)
+#define ICR_MODE_NMI                    4
 #define ICR_LEVEL_TRIGGERED             (1u << 15)
 
 #define FIRST_VECTOR                    16
@@ -122,10 +124,10 @@ static void savic_set_page_in_use(CPUX86State *env, const SavicPage *p)
         return;
     }
     if (env->sev.savic_page_in_use) {
-        snp_page_set_in_use(env->sev.savic_page_in_use - 1, false);
+        snp_page_set_in_use(env, env->sev.savic_page_in_use - 1, false);
     }
     if (page) {
-        snp_page_set_in_use(page - 1, true);
+        snp_page_set_in_use(env, page - 1, true);
     }
     env->sev.savic_page_in_use = page;
 }
@@ -207,7 +209,7 @@ static int highest_vector(SavicPage *p, unsigned base)
     return -1;
 }
 
-/* ---- Evaluation (15.29.4, 15.36.21.3) ----------------------------------- */
+/* ---- Evaluation (15.29.4; 15.36.21, VMRUN) ------------------------------- */
 
 /* Processor priority from TPR and ISR, also into the page. */
 static uint32_t update_ppr(SavicPage *p)
@@ -283,10 +285,12 @@ int x86_savic_take_vector(CPUX86State *env)
 
 static bool control_ok(CPUX86State *env, uint64_t control)
 {
-    /* A disabled engine does not look at the pointer. */
+    /*
+     * A disabled engine does not look at the pointer. Guest physical addresses
+     * are not reduced (15.34.6), but the C-bit is no part of them.
+     */
     return !(control & CONTROL_MBZ) &&
-           (!(control & CONTROL_ENABLE) ||
-            !((control & CONTROL_PAGE) >> env_archcpu(env)->phys_bits));
+           (!(control & CONTROL_ENABLE) || !(control & SEV_C_BIT));
 }
 
 bool x86_savic_vmrun(CPUX86State *env)
@@ -305,84 +309,139 @@ bool x86_savic_vmrun(CPUX86State *env)
         return false;
     }
     env->sev.savic_control = control;
-
-    /* Always intercepted in this mode (15.36.21.4) */
-    env->intercept |= 1ULL << (SVM_EXIT_INTR - SVM_EXIT_INTR) |
-                      1ULL << (SVM_EXIT_NMI - SVM_EXIT_INTR) |
-                      1ULL << (SVM_EXIT_INIT - SVM_EXIT_INTR);
-    env->intercept_exceptions |= 1u << EXCP12_MCHK;
     return true;
+}
+
+/* UPDATE_IRR and REQUESTED_IRR of the VMCB are used up. */
+static void clear_requested_irr(CPUX86State *env)
+{
+    CPUState *cs = env_cpu(env);
+    hwaddr update = env->vm_vmcb + VMCB_UPDATE_IRR;
+
+    x86_stl_phys(cs, update, x86_ldl_phys(cs, update) & ~1u);
+    for (int i = 0; i < 8; i++) {
+        x86_stl_phys(cs, env->vm_vmcb + VMCB_REQUESTED_IRR + i * 4, 0);
+    }
+}
+
+static void clear_requested_nmi(CPUX86State *env)
+{
+    CPUState *cs = env_cpu(env);
+    hwaddr int_ctl = env->vm_vmcb + offsetof(struct vmcb, control.int_ctl);
+
+    x86_stl_phys(cs, int_ctl, x86_ldl_phys(cs, int_ctl) & ~V_NMI_PENDING_MASK);
+}
+
+/* VMRUN does not get to the requests, or finds the engine off. */
+static void drop_requests(CPUX86State *env)
+{
+    if (!savic_keeps_requests(env)) {
+        clear_requested_irr(env);
+        clear_requested_nmi(env);
+    }
+}
+
+void x86_savic_vmrun_failed(CPUX86State *env)
+{
+    if (x86_ldq_phys(env_cpu(env), env->sev.vmsa + VMSA_SEV_FEATURES) &
+        SEV_FEATURE_SECURE_AVIC) {
+        drop_requests(env);
+    }
+}
+
+/* What UPDATE_IRR asks for goes to the backing page, as far as it is allowed. */
+static void take_requested_irr(CPUX86State *env, SavicPage *p)
+{
+    CPUState *cs = env_cpu(env);
+
+    if (!(x86_ldl_phys(cs, env->vm_vmcb + VMCB_UPDATE_IRR) & 1)) {
+        return;
+    }
+    for (int i = 0; i < 8; i++) {
+        uint32_t word = x86_ldl_phys(cs, env->vm_vmcb + VMCB_REQUESTED_IRR +
+                                     i * 4);
+        uint32_t allowed = page_read(p, PAGE_ALLOWED_IRR + i * 16);
+
+        if (savic_request_clears_tmr(env)) {
+            page_clear_bits(p, REG_TMR + i * 16, word & allowed);
+        }
+        page_set_bits(p, REG_IRR + i * 16, word & allowed);
+        for (; word; word &= word - 1) {
+            int vector = i * 32 + ctz32(word);
+
+            if (allowed & vector_bit(vector)) {
+                trace_x86_savic_posted(cs->cpu_index, vector);
+            } else {
+                trace_x86_savic_dropped(cs->cpu_index, vector);
+            }
+        }
+    }
+}
+
+/* V_NMI_PENDING of the VMCB becomes the guest's V_NMI, if it is allowed. */
+static void take_requested_nmi(CPUX86State *env)
+{
+    CPUState *cs = env_cpu(env);
+    bool allowed = env->sev.savic_control & CONTROL_ALLOWED_NMI;
+
+    if (!(x86_ldl_phys(cs, env->vm_vmcb +
+                       offsetof(struct vmcb, control.int_ctl)) &
+          V_NMI_PENDING_MASK)) {
+        return;
+    }
+    trace_x86_savic_nmi(cs->cpu_index, "host", allowed);
+    if (allowed) {
+        env->int_ctl |= V_NMI_PENDING_MASK;
+    } else if (!savic_drops_denied_nmi(env)) {
+        return;
+    }
+    if (savic_clears_nmi_at_vmrun(env)) {
+        clear_requested_nmi(env);
+    } else {
+        env->sev.vmcb_nmi_taken = true;
+    }
 }
 
 /*
  * What VMRUN does with the engine on, once the guest's state is loaded. The
- * four steps in the order of 15.36.21.3. With the engine off all of the host's
- * fields are left as they are, for the VMRUN that finds it on.
+ * four steps in the order of 15.36.21, VMRUN.
  */
 static void savic_vmrun_requests(CPUX86State *env)
 {
     CPUState *cs = env_cpu(env);
-    hwaddr update = env->vm_vmcb + VMCB_UPDATE_IRR;
-    hwaddr requested = env->vm_vmcb + VMCB_REQUESTED_IRR;
-    hwaddr int_ctl = env->vm_vmcb + offsetof(struct vmcb, control.int_ctl);
-    uint32_t vmcb_int_ctl = x86_ldl_phys(cs, int_ctl);
-    uint32_t update_irr = x86_ldl_phys(cs, update);
     SavicPage p;
 
     trace_x86_savic_vmrun(cs->cpu_index, env->sev.savic_control,
-                          update_irr & 1);
+                          x86_ldl_phys(cs, env->vm_vmcb + VMCB_UPDATE_IRR) & 1);
     if (!savic_page(env, true, &p)) {
+        if (p.status == SNP_ACCESS_NOT_VALIDATED &&
+            savic_unvalidated_is_invalid(env)) {
+            cpu_vmexit(env, SVM_EXIT_ERR, 0, 0);
+        }
         savic_page_failed(env, &p, 0);
     }
-    savic_set_page_in_use(env, &p);
-
-    if (update_irr & 1) {
-        for (int i = 0; i < 8; i++) {
-            uint32_t word = x86_ldl_phys(cs, requested + i * 4);
-            uint32_t allowed = page_read(&p, PAGE_ALLOWED_IRR + i * 16);
-
-            page_set_bits(&p, REG_IRR + i * 16, word & allowed);
-            for (; word; word &= word - 1) {
-                int vector = i * 32 + ctz32(word);
-
-                if (allowed & vector_bit(vector)) {
-                    trace_x86_savic_posted(cs->cpu_index, vector);
-                } else {
-                    trace_x86_savic_dropped(cs->cpu_index, vector);
-                }
-            }
-        }
+    if (savic_page_in_use_by_vmrun(env)) {
+        savic_set_page_in_use(env, &p);
     }
-
+    take_requested_irr(env, &p);
     evaluate(env, &p);
 
-    /*
-     * int_ctl has the VMSA's V_NMI. The host's is consumed here also where the
-     * guest does not allow it: then it is lost, as on silicon.
-     */
+    /* int_ctl has the VMSA's V_NMI. */
     if (page_clear_bits(&p, PAGE_NMI_REQ, 1)) {
         trace_x86_savic_nmi(cs->cpu_index, "NmiReq", true);
         env->int_ctl |= V_NMI_PENDING_MASK;
     }
-    if (vmcb_int_ctl & V_NMI_PENDING_MASK) {
-        bool allowed = env->sev.savic_control & CONTROL_ALLOWED_NMI;
-
-        trace_x86_savic_nmi(cs->cpu_index, "host", allowed);
-        if (allowed) {
-            env->int_ctl |= V_NMI_PENDING_MASK;
-        }
-        x86_stl_phys(cs, int_ctl, vmcb_int_ctl & ~V_NMI_PENDING_MASK);
-    }
-
-    x86_stl_phys(cs, update, update_irr & ~1u);
-    for (int i = 0; i < 8; i++) {
-        x86_stl_phys(cs, requested + i * 4, 0);
-    }
+    take_requested_nmi(env);
+    clear_requested_irr(env);
 }
 
 void x86_savic_vmexit(CPUX86State *env)
 {
     savic_set_page_in_use(env, NULL);
+    if (env->sev.vmcb_nmi_taken) {
+        env->sev.vmcb_nmi_taken = false;
+        clear_requested_nmi(env);
+    }
     x86_stq_phys(env_cpu(env), env->sev.vmsa + VMSA_SECURE_AVIC_CONTROL,
                  env->sev.savic_control);
     env->sev.savic_page_fault = false;
@@ -403,10 +462,25 @@ static void doorbell_page_fault(CPUX86State *env)
 
 /* ---- Virtual NMI (15.21.10) ------------------------------------------- */
 
+/* Before the guest's first instruction: see savic_doorbell(). */
+static void entered_work(CPUState *cs, run_on_cpu_data data)
+{
+    qatomic_set(&cpu_env(cs)->sev.savic_entered, true);
+}
+
 void x86_svm_vmrun(CPUX86State *env, uintptr_t ra)
 {
     if (savic_on(env)) {
         savic_vmrun_requests(env);
+    } else if (x86_savic_mode(env)) {
+        drop_requests(env);
+    }
+    if (doorbell_is_lost_at_entry(env)) {
+        env->sev.savic_entered = false;
+        async_run_on_cpu(env_cpu(env), entered_work, RUN_ON_CPU_NULL);
+    }
+    if (snp_disturbed(env)) {
+        snp_disturb_guest(env);
     }
     if (!x86_vnmi_enabled(env)) {
         return;
@@ -416,6 +490,22 @@ void x86_svm_vmrun(CPUX86State *env, uintptr_t ra)
     }
     if (env->int_ctl & V_NMI_PENDING_MASK) {
         svm_request(env, CPU_INTERRUPT_SVM_EVENT, true);
+    }
+}
+
+void x86_vnmi_vmexit(CPUX86State *env)
+{
+    uint64_t event;
+
+    if (!x86_vnmi_enabled(env)) {
+        return;
+    }
+    event = x86_ldq_phys(env_cpu(env), env->vm_vmcb +
+                         offsetof(struct vmcb, control.event_inj));
+    /* One whose delivery was interrupted has not blocked NMIs yet. */
+    if ((event & SVM_EVTINJ_VALID) &&
+        (event & SVM_EVTINJ_TYPE_MASK) == SVM_EVTINJ_TYPE_NMI) {
+        env->int_ctl &= ~V_NMI_BLOCKED_MASK;
     }
 }
 
@@ -433,6 +523,11 @@ void x86_svm_take_event(CPUX86State *env)
         doorbell_page_fault(env);
         return;
     }
+    if (env->sev.disturb_exit) {
+        env->sev.disturb_exit = false;
+        svm_request(env, CPU_INTERRUPT_SVM_EVENT, x86_vnmi_pending(env));
+        cpu_vmexit(env, SVM_EXIT_INTR, 0, 0);
+    }
     env->int_ctl &= ~V_NMI_PENDING_MASK;
     env->int_ctl |= V_NMI_BLOCKED_MASK;
     trace_x86_vnmi_inject(env_cpu(env)->cpu_index, env->eip);
@@ -442,9 +537,35 @@ void x86_svm_take_event(CPUX86State *env)
 /* ---- Idle-HLT (15.9) --------------------------------------------------- */
 
 /*
- * The HLT intercept has precedence and was looked at by the caller. RFLAGS.IF
- * does not matter: "pending" is what V_IRQ, its priority and V_NMI say.
+ * By default, "pending" is what V_IRQ, its priority and V_NMI say; RFLAGS.IF
+ * does not matter.
  */
+static bool idle_hlt_pending(CPUX86State *env)
+{
+    bool irq = ctl_has_irq(env), nmi = x86_vnmi_pending(env);
+    SavicPage p;
+
+    if (idle_hlt_by_tpr(env) && savic_on(env) && savic_page(env, false, &p)) {
+        int vector = highest_vector(&p, REG_IRR);
+
+        irq = vector >= 0 &&
+              vector >> 4 > (page_read(&p, REG_TPR) >> 4 & 0xf);
+    }
+    if (idle_hlt_counts_masked_nmi(env) && x86_vnmi_enabled(env)) {
+        nmi = env->int_ctl & V_NMI_PENDING_MASK;
+    }
+    if ((idle_hlt_honours_gif(env) && !(env->hflags2 & HF2_VGIF_MASK)) ||
+        (idle_hlt_honours_shadow(env) &&
+         (env->hflags & HF_INHIBIT_IRQ_MASK))) {
+        irq = nmi = false;
+    }
+    if (idle_hlt_honours_if(env) && !(env->eflags & IF_MASK)) {
+        irq = false;
+    }
+    return (irq || nmi) && !idle_hlt_exits_always(env);
+}
+
+/* The HLT intercept has precedence and was looked at by the caller. */
 void x86_svm_check_idle_hlt(CPUX86State *env, uintptr_t ra)
 {
     bool pending;
@@ -452,14 +573,14 @@ void x86_svm_check_idle_hlt(CPUX86State *env, uintptr_t ra)
     if (!(env->sev.intercept_ext & SVM_INTERCEPT_EXT_IDLE_HLT)) {
         return;
     }
-    pending = ctl_has_irq(env) || x86_vnmi_pending(env);
+    pending = idle_hlt_pending(env);
     trace_x86_idle_hlt(env_cpu(env)->cpu_index, env->eip, pending);
     if (!pending) {
         cpu_vmexit(env, SVM_EXIT_IDLE_HLT, 0, ra);
     }
 }
 
-/* ---- Doorbell (15.29.10.3, 15.36.21.5) ---------------------------------- */
+/* ---- Doorbell (15.29.8.2; 15.36.21, doorbell) ---------------------------- */
 
 static void doorbell_work(CPUState *cs, run_on_cpu_data data)
 {
@@ -480,6 +601,43 @@ static void doorbell_work(CPUState *cs, run_on_cpu_data data)
     }
 }
 
+/* A doorbell on its way to the target, where it comes late */
+typedef struct LateDoorbell {
+    QEMUTimer timer;
+    CPUState *target;
+} LateDoorbell;
+
+#define LATE_DOORBELL_NS        (2 * SCALE_MS)
+
+static void late_doorbell(void *opaque)
+{
+    LateDoorbell *bell = opaque;
+
+    async_run_on_cpu(bell->target, doorbell_work, RUN_ON_CPU_NULL);
+    timer_del(&bell->timer);
+    g_free(bell);
+}
+
+static void ring(CPUX86State *env, CPUState *target)
+{
+    LateDoorbell *bell;
+
+    if (doorbell_is_lost_at_entry(env) &&
+        !((qatomic_read(&cpu_env(target)->hflags) & HF_GUEST_MASK) &&
+          qatomic_read(&cpu_env(target)->sev.savic_entered))) {
+        return;
+    }
+    if (!doorbell_is_late(env)) {
+        async_run_on_cpu(target, doorbell_work, RUN_ON_CPU_NULL);
+        return;
+    }
+    bell = g_new0(LateDoorbell, 1);
+    bell->target = target;
+    timer_init_ns(&bell->timer, QEMU_CLOCK_VIRTUAL, late_doorbell, bell);
+    timer_mod(&bell->timer, qemu_clock_get_ns(QEMU_CLOCK_VIRTUAL) +
+              LATE_DOORBELL_NS);
+}
+
 /*
  * The target looks at its state when it gets there, between two translation
  * blocks. One that is not in guest mode by then, or runs something else, takes
@@ -492,13 +650,13 @@ static void savic_doorbell(CPUX86State *env, uint32_t apic_id)
     trace_x86_savic_doorbell(env_cpu(env)->cpu_index, apic_id);
     CPU_FOREACH(cs) {
         if (X86_CPU(cs)->apic_id == apic_id) {
-            async_run_on_cpu(cs, doorbell_work, RUN_ON_CPU_NULL);
+            ring(env, cs);
             return;
         }
     }
 }
 
-/* ---- x2APIC registers (table 15-22 as changed by 15.36.21.6) ------------- */
+/* ---- x2APIC registers (table 15-22; 15.36.21, guest accesses) ------------ */
 
 typedef enum RegAccess {
     REG_GP,             /* not there, or not in this direction */
@@ -603,7 +761,8 @@ static G_NORETURN void savic_trap(CPUX86State *env, uint64_t code,
         env->eip = (uint32_t)env->eip;
     }
     do_end_instruction(env);
-    savic_raise_vc(env, code, info_1, info_2, 0);
+    trace_x86_savic_vc(env_cpu(env)->cpu_index, code, info_1, info_2);
+    sev_es_raise_vc_trap(env, code, info_1, info_2);
 }
 
 static void self_ipi(CPUX86State *env, SavicPage *p, int vector)
@@ -614,10 +773,30 @@ static void self_ipi(CPUX86State *env, SavicPage *p, int vector)
     evaluate(env, p);
 }
 
+/* NMI and level-triggered; false: neither. */
+static bool accelerate_self_icr(CPUX86State *env, SavicPage *p, uint64_t val)
+{
+    uint8_t vector = val;
+
+    if (ICR_MODE(val) == ICR_MODE_NMI) {
+        env->int_ctl |= V_NMI_PENDING_MASK;
+        svm_request(env, CPU_INTERRUPT_SVM_EVENT, x86_vnmi_pending(env));
+        return true;
+    }
+    if (ICR_MODE(val) || vector < FIRST_VECTOR) {
+        return false;
+    }
+    page_set_bits(p, vector_reg(REG_TMR, vector), vector_bit(vector));
+    page_set_bits(p, vector_reg(REG_IRR, vector), vector_bit(vector));
+    evaluate(env, p);
+    return true;
+}
+
 static void write_icr(CPUX86State *env, SavicPage *p, uint64_t val,
                       uintptr_t ra)
 {
     uint8_t vector = val;
+    bool plain = !ICR_MODE(val) && !(val & ICR_LEVEL_TRIGGERED);
     uint64_t reason;
 
     page_write(p, REG_ICR_HIGH, val >> 32);
@@ -625,8 +804,12 @@ static void write_icr(CPUX86State *env, SavicPage *p, uint64_t val,
 
     if (ICR_SHORTHAND(val) != ICR_SHORTHAND_SELF) {
         reason = IPI_UNACCELERATED;
-    } else if (ICR_MODE(val) || (val & ICR_LEVEL_TRIGGERED)) {
-        reason = IPI_INVALID_TYPE;
+    } else if (!plain && savic_accelerates_any_self_icr(env) &&
+               accelerate_self_icr(env, p, val)) {
+        return;
+    } else if (!plain) {
+        reason = savic_self_icr_is_unaccelerated(env) ? IPI_UNACCELERATED
+                                                      : IPI_INVALID_TYPE;
     } else if (vector < FIRST_VECTOR) {
         reason = IPI_INVALID_VECTOR;
     } else {
@@ -701,13 +884,21 @@ static void write_control(CPUX86State *env, uint64_t val, uintptr_t ra)
         /* What the engine has found is no longer the guest's state. */
         env->int_ctl &= ~(V_IRQ_MASK | V_INTR_PRIO_MASK | V_IGN_TPR_MASK);
         svm_request(env, CPU_INTERRUPT_VIRQ, false);
-        savic_set_page_in_use(env, NULL);
+        if (savic_page_in_use_by_control(env)) {
+            savic_set_page_in_use(env, NULL);
+        }
         return;
     }
     if (!savic_page(env, true, &p)) {
         savic_page_failed(env, &p, ra);
     }
-    savic_set_page_in_use(env, &p);
+    if (savic_page_in_use_by_control(env)) {
+        savic_set_page_in_use(env, &p);
+    }
+    if (savic_control_takes_requests(env)) {
+        take_requested_irr(env, &p);
+        clear_requested_irr(env);
+    }
     evaluate(env, &p);
 }
 
@@ -729,7 +920,9 @@ static bool control_msr(CPUX86State *env, uint32_t msr, bool write,
         return true;
     case MSR_AVIC_DOORBELL:
         cpu_svm_check_intercept_param(env, SVM_EXIT_MSR, write, ra);
-        if (!write || *val >> 32) {
+        if (!write || *val >> 32 ||
+            (doorbell_needs_avic(env) &&
+             !(env->features[FEAT_SVM] & CPUID_SVM_AVIC))) {
             raise_exception_err_ra(env, EXCP0D_GPF, 0, ra);
         }
         savic_doorbell(env, *val);
@@ -739,26 +932,43 @@ static bool control_msr(CPUX86State *env, uint32_t msr, bool write,
 }
 
 /*
- * The part that reads and writes have in common: #GP as on any x2APIC, then
- * the intercept of all registers while the engine is off, and faults.
+ * The part that reads and writes have in common: the intercept of all registers
+ * while the engine is off, which comes before exceptions that are an MSR's own
+ * (15.11); #GP as on any x2APIC, and faults.
  */
 static RegAccess check_access(CPUX86State *env, unsigned reg, bool write,
                               uint64_t val, uintptr_t ra)
 {
     RegAccess access = write ? write_access(reg) : read_access(reg);
 
+    if (!savic_on(env)) {
+        savic_raise_vc(env, SVM_EXIT_MSR, write, 0, ra);
+    }
     if (access == REG_GP ||
         (write && (val & reserved_bits(reg)))) {
         raise_exception_err_ra(env, EXCP0D_GPF, 0, ra);
-    }
-    if (!savic_on(env)) {
-        savic_raise_vc(env, SVM_EXIT_MSR, write, 0, ra);
     }
     if (access == REG_FAULT) {
         savic_raise_vc(env, VC_AVIC_NOACCEL, (write ? NOACCEL_WRITE : 0) | reg,
                        0, ra);
     }
     return access;
+}
+
+/*
+ * An x2APIC MSR in Secure AVIC mode. With alternate injection these are
+ * intercepted whatever the permission map says (15.36.16).
+ */
+static bool own_x2apic_msr(CPUX86State *env, uint32_t msr, bool write,
+                           uintptr_t ra)
+{
+    if (msr < MSR_APIC_START || msr > MSR_APIC_END) {
+        return false;
+    }
+    if (env->sev.sev_features & SEV_FEATURE_ALTERNATE_INJ) {
+        savic_raise_vc(env, SVM_EXIT_MSR, write, 0, ra);
+    }
+    return x86_savic_mode(env);
 }
 
 bool x86_savic_rdmsr(CPUX86State *env, uint32_t msr, uint64_t *val,
@@ -770,7 +980,7 @@ bool x86_savic_rdmsr(CPUX86State *env, uint32_t msr, uint64_t *val,
     if (control_msr(env, msr, false, val, ra)) {
         return true;
     }
-    if (!x86_savic_mode(env) || msr < MSR_APIC_START || msr > MSR_APIC_END) {
+    if (!own_x2apic_msr(env, msr, false, ra)) {
         return false;
     }
 
@@ -794,7 +1004,7 @@ bool x86_savic_wrmsr(CPUX86State *env, uint32_t msr, uint64_t val,
     if (control_msr(env, msr, true, &val, ra)) {
         return true;
     }
-    if (!x86_savic_mode(env) || msr < MSR_APIC_START || msr > MSR_APIC_END) {
+    if (!own_x2apic_msr(env, msr, true, ra)) {
         return false;
     }
 

@@ -21,8 +21,13 @@
 #define IPI_VECTOR		0x51
 #define OTHER_VECTOR		0x61
 
+#define STOP_VECTOR		0x22
+#define FIRST_STORM_VECTOR	0x30
+
 #define NR_ROUNDS		8
 #define NR_RACES		300
+#define NR_STORMS		4
+#define NR_REGISTRATION_RACES	40
 
 /* Enough for a vCPU to see that it is destroyed. */
 #define DESTROY_USECS		500000
@@ -126,12 +131,22 @@ static void guest_registers_before_destroying(void)
 	GUEST_DONE();
 }
 
+static void guest_ap_without_irq(u64 unused)
+{
+	savic_enable();
+	savic_allow_vector(IPI_VECTOR);
+	savic_settle();
+	GUEST_ASSERT_EQ(savic_nr_irqs(1, IPI_VECTOR), 0u);
+	GUEST_ASSERT_EQ(savic_nr_nmis(1), 0u);
+	GUEST_DONE();
+}
+
+/* The second VMSA of the two that its creator asks for. */
 static void guest_ap_without_page(u64 unused)
 {
 	gpa_t gpa;
 
-	GUEST_ASSERT_EQ(savic_unregister_page(SVM_VMGEXIT_SAVIC_SELF_GPA, &gpa),
-			GHCB_MALFORMED);
+	GUEST_ASSERT_EQ(savic_unregister_page(SVM_VMGEXIT_SAVIC_SELF_GPA, &gpa), GHCB_MALFORMED);
 	GUEST_DONE();
 }
 
@@ -163,16 +178,6 @@ static void guest_creates_ap(void)
 	savic_enable();
 	snp_vmsa_prepare(0, guest_ap_with_irq, 0);
 	GUEST_ASSERT_EQ(snp_ap_create(1, 0), GHCB_OK);
-	GUEST_DONE();
-}
-
-static void guest_ap_without_irq(u64 unused)
-{
-	savic_enable();
-	savic_allow_vector(IPI_VECTOR);
-	savic_settle();
-	GUEST_ASSERT_EQ(savic_nr_irqs(1, IPI_VECTOR), 0u);
-	GUEST_ASSERT_EQ(savic_nr_nmis(1), 0u);
 	GUEST_DONE();
 }
 
@@ -339,7 +344,7 @@ static void guest_bad_vmsa(u64 which)
 		break;
 	case 2:
 		/* No such physical address. */
-		snp_vmsa_write(0, VMSA_SAVIC_CTL, BIT_ULL(50) | MSR_AMD64_SAVIC_EN);
+		snp_vmsa_write(0, VMSA_SAVIC_CTL, BIT_ULL(51) | MSR_AMD64_SAVIC_EN);
 		break;
 	case 3:
 		/* Features that the VM doesn't have: vTOM. */
@@ -349,6 +354,305 @@ static void guest_bad_vmsa(u64 which)
 	if (which)
 		snp_vmsa_seal(0);
 	GUEST_ASSERT_EQ(snp_ap_create(1, 0), GHCB_OK);
+	GUEST_DONE();
+}
+
+/*
+ * Whose the registered page is, for every request for another VMSA, every order of request
+ * and registration, and every state of the vCPU.
+ */
+enum request { REQ_NONE, REQ_CREATE, REQ_CREATE_ON_INIT, REQ_DESTROY };
+enum vcpu_state { STATE_SPINS, STATE_RUNS, STATE_HALTS };
+enum registrar {
+	BY_NOBODY,
+	BY_ITSELF,
+	BY_ITSELF_AFTER_REQUEST,
+	BY_ANOTHER,
+	BY_ANOTHER_AFTER_REQUEST,
+	BY_ITSELF_THEN_ANOTHER,
+	BY_ANOTHER_THEN_ITSELF,
+	NR_REGISTRARS,
+};
+
+/* Guest only.  Cells are counted from 1, there is a VMSA for each. */
+static enum vcpu_state cell_state;
+static enum request cell_request;
+static u32 cell_ready, cell_order, cell_obeyed, cell_report;
+static gpa_t cell_inherited;
+
+/* The vCPU's GHCB, for all VMSAs but the first. */
+static u64 ap_ghcb;
+
+static void keep_ghcb(void)
+{
+	if (ap_ghcb)
+		wrmsr(MSR_AMD64_SEV_ES_GHCB, ap_ghcb);
+	else
+		x2apic_enable();
+	ap_ghcb = rdmsr(MSR_AMD64_SEV_ES_GHCB);
+}
+
+static gpa_t take_page(u64 apic_id)
+{
+	gpa_t gpa;
+
+	return savic_unregister_page(apic_id, &gpa) == GHCB_OK ? gpa : 0;
+}
+
+static void register_page(u64 apic_id)
+{
+	GUEST_ASSERT_EQ(savic_register_page(apic_id, savic_page_gpa(1), NULL), GHCB_OK);
+}
+
+/* Can the vCPU be told to do something after the request? */
+static bool survives_request(void)
+{
+	return cell_request == REQ_NONE || cell_request == REQ_CREATE_ON_INIT;
+}
+
+/* On a new VMSA: whose page is it?  Then get into the state of the next cell. */
+static void guest_cell_ap(u64 cell)
+{
+	enum registrar by = cell - 1;
+
+	keep_ghcb();
+	/* The other vCPU may register a page for this VMSA, however late. */
+	while (READ_ONCE(cell_report) != cell)
+		cpu_relax();
+	WRITE_ONCE(cell_inherited, take_page(SVM_VMGEXIT_SAVIC_SELF_GPA));
+
+	if (by == BY_ITSELF || by == BY_ITSELF_THEN_ANOTHER)
+		register_page(SVM_VMGEXIT_SAVIC_SELF_GPA);
+	WRITE_ONCE(cell_ready, cell);
+
+	for (;;) {
+		if (READ_ONCE(cell_order) == cell && READ_ONCE(cell_obeyed) != cell) {
+			register_page(SVM_VMGEXIT_SAVIC_SELF_GPA);
+			WRITE_ONCE(cell_obeyed, cell);
+		}
+
+		/* Before, after, or while the request is handled. */
+		if (by == BY_ITSELF_AFTER_REQUEST && !survives_request())
+			register_page(SVM_VMGEXIT_SAVIC_SELF_GPA);
+		else if (cell_state == STATE_HALTS)
+			safe_halt();
+		else if (cell_state == STATE_RUNS)
+			sti_nop();
+	}
+}
+
+static void send_to_ap(u32 mode)
+{
+	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), 1ull << 32 | APIC_INT_ASSERT | mode),
+			GHCB_OK);
+}
+
+static void order_registration(u32 cell)
+{
+	WRITE_ONCE(cell_order, cell);
+	/* With the engine off the IPI isn't delivered, but it ends a HLT that came before it. */
+	while (READ_ONCE(cell_obeyed) != cell)
+		send_to_ap(APIC_DM_FIXED | IPI_VECTOR);
+}
+
+static void request_next_vmsa(enum request request, u32 cell)
+{
+	u32 i = cell % NR_ROUNDS;
+
+	if (request == REQ_DESTROY) {
+		GUEST_ASSERT_EQ(snp_ap_destroy(1), GHCB_OK);
+		return;
+	}
+
+	if (request == REQ_NONE)
+		return;
+
+	snp_vmsa_prepare(i, guest_cell_ap, cell);
+	GUEST_ASSERT_EQ(snp_ap_request(request == REQ_CREATE ? SVM_VMGEXIT_AP_CREATE :
+				       SVM_VMGEXIT_AP_CREATE_ON_INIT, 1, snp_vmsa_gpa(i),
+				       snp_sev_features()), GHCB_OK);
+}
+
+/* The vCPU returns to userspace for good. */
+static void end_ap(u32 i)
+{
+	snp_vmsa_prepare(i, guest_done, 0);
+	GUEST_ASSERT_EQ(snp_ap_create(1, i), GHCB_OK);
+}
+
+static void guest_walk_cells(void)
+{
+	enum registrar by;
+	bool kept;
+	u32 cell;
+	gpa_t gpa;
+
+	x2apic_enable();
+	request_next_vmsa(REQ_CREATE, 1);
+	WRITE_ONCE(cell_report, 1);
+
+	for (cell = 1; cell <= NR_REGISTRARS; cell++) {
+		by = cell - 1;
+		while (READ_ONCE(cell_ready) != cell)
+			cpu_relax();
+
+		if (by == BY_ANOTHER || by == BY_ITSELF_THEN_ANOTHER || by == BY_ANOTHER_THEN_ITSELF)
+			register_page(1);
+		if (by == BY_ANOTHER_THEN_ITSELF)
+			order_registration(cell);
+
+		request_next_vmsa(cell_request, cell + 1);
+
+		if (by == BY_ITSELF_AFTER_REQUEST && survives_request())
+			order_registration(cell);
+		if (by == BY_ANOTHER_AFTER_REQUEST)
+			register_page(1);
+
+		kept = by == BY_ANOTHER || by == BY_ANOTHER_AFTER_REQUEST ||
+		       by == BY_ITSELF_THEN_ANOTHER;
+
+		switch (cell_request) {
+		case REQ_NONE:
+			gpa = take_page(1);
+			__GUEST_ASSERT(!gpa == (by == BY_NOBODY),
+				       "Registration %u: page %#lx without another VMSA", by, gpa);
+			kept = false;
+			request_next_vmsa(REQ_CREATE, cell + 1);
+			break;
+		case REQ_DESTROY:
+			request_next_vmsa(REQ_DESTROY, 0);
+			request_next_vmsa(REQ_CREATE, cell + 1);
+			break;
+		case REQ_CREATE_ON_INIT:
+			send_to_ap(APIC_DM_INIT);
+			send_to_ap(APIC_DM_STARTUP);
+			break;
+		default:
+			break;
+		}
+
+		WRITE_ONCE(cell_report, cell + 1);
+		while (READ_ONCE(cell_ready) != cell + 1)
+			cpu_relax();
+		gpa = READ_ONCE(cell_inherited);
+		__GUEST_ASSERT(gpa == (kept ? savic_page_gpa(1) : 0),
+			       "Registration %u: the new VMSA has page %#lx", by, gpa);
+	}
+	end_ap(1);
+	GUEST_DONE();
+}
+
+/* Each new VMSA comes while the old one registers a page for itself. */
+static u32 race_ready;
+
+static void guest_racing_ap(u64 round)
+{
+	keep_ghcb();
+	GUEST_ASSERT_EQ(take_page(SVM_VMGEXIT_SAVIC_SELF_GPA), 0ul);
+	WRITE_ONCE(race_ready, round);
+	for (;;)
+		register_page(SVM_VMGEXIT_SAVIC_SELF_GPA);
+}
+
+static void guest_races_with_registration(void)
+{
+	u32 round;
+
+	for (round = 1; round <= NR_REGISTRATION_RACES; round++) {
+		snp_vmsa_prepare(round % 2, guest_racing_ap, round);
+		GUEST_ASSERT_EQ(snp_ap_create(1, round % 2), GHCB_OK);
+		while (READ_ONCE(race_ready) != round)
+			cpu_relax();
+	}
+	end_ap(2);
+	GUEST_DONE();
+}
+
+static void create_on_init(void (*entry)(u64))
+{
+	snp_vmsa_prepare(0, entry, 0);
+	GUEST_ASSERT_EQ(snp_ap_request(SVM_VMGEXIT_AP_CREATE_ON_INIT, 1, snp_vmsa_gpa(0),
+				       snp_sev_features()), GHCB_OK);
+}
+
+/* Until there is an INIT, a VMSA gets all that is sent before and after the request. */
+static void guest_before_init(void)
+{
+	savic_enable();
+	savic_allow_vector(IPI_VECTOR);
+	savic_allow_vector(OTHER_VECTOR);
+	GUEST_SYNC(0);
+	savic_settle();
+	GUEST_ASSERT_EQ(savic_nr_irqs(1, IPI_VECTOR), 1u);
+	GUEST_ASSERT_EQ(savic_nr_irqs(1, OTHER_VECTOR), 1u);
+	GUEST_ASSERT_EQ(savic_nr_nmis(1), 1u);
+	GUEST_DONE();
+}
+
+static void guest_waits_for_init(void)
+{
+	savic_enable();
+	GUEST_SYNC(0);
+	GUEST_FAIL("The old VMSA runs after INIT");
+}
+
+static void guest_asks_on_init(void)
+{
+	create_on_init(guest_ap_without_irq);
+	GUEST_DONE();
+}
+
+static void guest_asks_on_init_without_page(void)
+{
+	create_on_init(guest_done);
+	GUEST_DONE();
+}
+
+static void guest_asks_on_init_with_irq(void)
+{
+	create_on_init(guest_ap_with_irq);
+	GUEST_DONE();
+}
+
+/* One MSI of each vector comes while the other vCPU asks all the time. */
+static bool storm_over;
+
+static void guest_storm_target(void)
+{
+	u32 vector, round;
+
+	savic_enable();
+	for (vector = FIRST_STORM_VECTOR; vector < 256; vector++)
+		savic_allow_vector(vector);
+
+	for (round = 1; round <= NR_STORMS; round++) {
+		GUEST_SYNC(round);
+		while (!READ_ONCE(storm_over))
+			savic_settle();
+		savic_settle();
+		for (vector = FIRST_STORM_VECTOR; vector < 256; vector++)
+			__GUEST_ASSERT(savic_nr_irqs(1, vector) == round,
+				       "Vector %#x: %u of %u interrupts", vector,
+				       savic_nr_irqs(1, vector), round);
+		WRITE_ONCE(storm_over, false);
+	}
+	GUEST_DONE();
+}
+
+static void guest_storm_creator(void)
+{
+	u32 round;
+
+	savic_enable();
+	savic_allow_vector(STOP_VECTOR);
+	for (round = 1; round <= NR_STORMS; round++) {
+		GUEST_SYNC(round);
+		while (savic_nr_irqs(0, STOP_VECTOR) < round) {
+			create_on_init(guest_done);
+			sti_nop_cli();
+		}
+		WRITE_ONCE(storm_over, true);
+	}
 	GUEST_DONE();
 }
 
@@ -452,6 +756,127 @@ TEST_F_TIMEOUT(savic_ap, destroyed_stays_so, TIMEOUT_SECS)
 	pthread_join(thread, NULL);
 }
 
+TEST_F_TIMEOUT(savic_ap, registration_races, TIMEOUT_SECS)
+{
+	pthread_t thread;
+
+	vcpu_arch_set_entry_point(self->vcpus[1], guest_spins);
+	launch(self->vcpus[0], guest_races_with_registration);
+	pthread_create(&thread, NULL, savic_vcpu_thread, self->vcpus[1]);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
+	pthread_join(thread, NULL);
+}
+
+static void send_init_sipi(struct kvm_vm *vm)
+{
+	savic_send_msi(vm, 1, APIC_INT_ASSERT | APIC_DM_INIT);
+	savic_send_msi(vm, 1, APIC_INT_ASSERT | APIC_DM_STARTUP);
+}
+
+/* One interrupt before the request, and one between the request and the INIT that never comes. */
+TEST_F_TIMEOUT(savic_ap, irqs_without_init, TIMEOUT_SECS)
+{
+	vcpu_arch_set_entry_point(self->vcpus[1], guest_before_init);
+	launch(self->vcpus[0], guest_asks_on_init);
+	EXPECT_TRUE(savic_vcpu_run(self->vcpus[1]));
+	savic_send_msi(self->vm, 1, IPI_VECTOR);
+	savic_send_msi(self->vm, 1, APIC_DM_NMI);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
+	savic_send_msi(self->vm, 1, OTHER_VECTOR);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpus[1]));
+}
+
+/* What the old VMSA didn't take before the INIT isn't for the new one. */
+TEST_F_TIMEOUT(savic_ap, irqs_before_init, TIMEOUT_SECS)
+{
+	vcpu_arch_set_entry_point(self->vcpus[1], guest_waits_for_init);
+	launch(self->vcpus[0], guest_asks_on_init);
+	EXPECT_TRUE(savic_vcpu_run(self->vcpus[1]));
+	savic_send_msi(self->vm, 1, IPI_VECTOR);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
+	savic_send_msi(self->vm, 1, IPI_VECTOR);
+	savic_send_msi(self->vm, 1, APIC_DM_NMI);
+	send_init_sipi(self->vm);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpus[1]));
+}
+
+/* KVM_GET_MP_STATE has the vCPU take the INIT, the SIPI comes later. */
+TEST_F_TIMEOUT(savic_ap, irq_after_init, TIMEOUT_SECS)
+{
+	struct kvm_mp_state state;
+
+	vcpu_arch_set_entry_point(self->vcpus[1], guest_waits_for_init);
+	launch(self->vcpus[0], guest_asks_on_init_with_irq);
+	EXPECT_TRUE(savic_vcpu_run(self->vcpus[1]));
+	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
+	savic_send_msi(self->vm, 1, APIC_INT_ASSERT | APIC_DM_INIT);
+	vcpu_mp_state_get(self->vcpus[1], &state);
+	EXPECT_EQ(state.mp_state, KVM_MP_STATE_INIT_RECEIVED);
+	savic_send_msi(self->vm, 1, IPI_VECTOR);
+	savic_send_msi(self->vm, 1, APIC_INT_ASSERT | APIC_DM_STARTUP);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpus[1]));
+}
+
+/* The old VMSA's page may be gone by the time of the INIT, which comes first. */
+TEST_F_TIMEOUT(savic_ap, page_gone_before_init, TIMEOUT_SECS)
+{
+	gva_t pages = vm_alloc_pages(self->vm, 2);
+	gpa_t gpa = addr_gva2gpa(self->vm, pages + PAGE_SIZE);
+
+	savic_set_pages(self->vm, pages, 2);
+	vcpu_arch_set_entry_point(self->vcpus[1], guest_waits_for_init);
+	launch(self->vcpus[0], guest_asks_on_init_without_page);
+	EXPECT_TRUE(savic_vcpu_run(self->vcpus[1]));
+	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
+	send_init_sipi(self->vm);
+	vm_mem_set_shared(self->vm, gpa, PAGE_SIZE);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpus[1]));
+}
+
+static void *run_once(void *vcpu)
+{
+	savic_vcpu_run(vcpu);
+	return NULL;
+}
+
+/* The MSIs come at different times of what the other vCPU does. */
+static void send_storm(struct kvm_vm *vm, struct kvm_vcpu *creator)
+{
+	u64 exits = 0;
+	u32 vector;
+
+	for (vector = FIRST_STORM_VECTOR; vector < 256; vector++) {
+		while (vcpu_get_stat(creator, exits) == exits)
+			sched_yield();
+		exits = vcpu_get_stat(creator, exits);
+		savic_send_msi(vm, 1, vector);
+	}
+}
+
+/* No interrupt is lost to requests that are never followed by an INIT. */
+TEST_F_TIMEOUT(savic_ap, irqs_and_requests_on_init, TIMEOUT_SECS)
+{
+	pthread_t threads[2];
+	u32 round, vector, i;
+
+	for (vector = FIRST_STORM_VECTOR; vector < 256; vector++)
+		vm_install_exception_handler(self->vm, vector, savic_irq_handler);
+	vm_install_exception_handler(self->vm, STOP_VECTOR, savic_irq_handler);
+	vcpu_arch_set_entry_point(self->vcpus[1], guest_storm_target);
+	launch(self->vcpus[0], guest_storm_creator);
+	for (i = 0; i < 2; i++)
+		EXPECT_TRUE(savic_vcpu_run(self->vcpus[i]));
+
+	for (round = 1; round <= NR_STORMS; round++) {
+		for (i = 0; i < 2; i++)
+			pthread_create(&threads[i], NULL, run_once, self->vcpus[i]);
+		send_storm(self->vm, self->vcpus[0]);
+		savic_send_msi(self->vm, 0, STOP_VECTOR);
+		for (i = 0; i < 2; i++)
+			pthread_join(threads[i], NULL);
+	}
+}
+
 /* Whatever the vCPU runs on, it's a VMSA, and in the end it's the last one that was asked for. */
 TEST_F_TIMEOUT(savic_ap, races, TIMEOUT_SECS)
 {
@@ -514,6 +939,58 @@ TEST_F_TIMEOUT(savic_ap, vmsa_control_address, TIMEOUT_SECS)
 TEST_F_TIMEOUT(savic_ap, vmsa_features, TIMEOUT_SECS)
 {
 	test_bad_vmsa(self->vcpus, 3);
+}
+
+FIXTURE(savic_registration) {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpus[2];
+};
+
+FIXTURE_VARIANT(savic_registration) {
+	enum request request;
+	enum vcpu_state state;
+};
+
+#define REGISTRATION_VARIANT(_name, _request, _state)			\
+FIXTURE_VARIANT_ADD(savic_registration, _name) {			\
+	.request = _request,						\
+	.state = _state,						\
+}
+
+REGISTRATION_VARIANT(none_spins, REQ_NONE, STATE_SPINS);
+REGISTRATION_VARIANT(none_runs, REQ_NONE, STATE_RUNS);
+REGISTRATION_VARIANT(none_halts, REQ_NONE, STATE_HALTS);
+REGISTRATION_VARIANT(create_spins, REQ_CREATE, STATE_SPINS);
+REGISTRATION_VARIANT(create_runs, REQ_CREATE, STATE_RUNS);
+REGISTRATION_VARIANT(create_halts, REQ_CREATE, STATE_HALTS);
+REGISTRATION_VARIANT(create_on_init_spins, REQ_CREATE_ON_INIT, STATE_SPINS);
+REGISTRATION_VARIANT(create_on_init_runs, REQ_CREATE_ON_INIT, STATE_RUNS);
+REGISTRATION_VARIANT(create_on_init_halts, REQ_CREATE_ON_INIT, STATE_HALTS);
+REGISTRATION_VARIANT(destroy_spins, REQ_DESTROY, STATE_SPINS);
+REGISTRATION_VARIANT(destroy_runs, REQ_DESTROY, STATE_RUNS);
+REGISTRATION_VARIANT(destroy_halts, REQ_DESTROY, STATE_HALTS);
+
+FIXTURE_SETUP(savic_registration)
+{
+	self->vm = vm_savic_create(2, guest_spins, self->vcpus);
+	snp_alloc_vmsas(self->vm, NR_ROUNDS);
+	write_guest_global(self->vm, cell_state, variant->state);
+	write_guest_global(self->vm, cell_request, variant->request);
+}
+
+FIXTURE_TEARDOWN(savic_registration)
+{
+	kvm_vm_free(self->vm);
+}
+
+TEST_F_TIMEOUT(savic_registration, cells, TIMEOUT_SECS)
+{
+	pthread_t thread;
+
+	launch(self->vcpus[0], guest_walk_cells);
+	pthread_create(&thread, NULL, savic_vcpu_thread, self->vcpus[1]);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
+	pthread_join(thread, NULL);
 }
 
 SAVIC_TEST_HARNESS_MAIN

@@ -6,12 +6,14 @@
  */
 #include <asm/kvm_para.h>
 #include <linux/kvm_para.h>
+#include <pthread.h>
 #include <sys/mman.h>
 
 #include "apic.h"
 #include "ghcb.h"
 #include "kvm_test_harness.h"
 #include "kvm_util.h"
+#include "mce.h"
 #include "processor.h"
 #include "savic.h"
 #include "sev.h"
@@ -19,6 +21,9 @@
 
 #define VECTOR			0x51
 #define DENIED_VECTOR		0x61
+
+#define APIC_LVR_DIRECTED_EOI	BIT(24)
+#define MCG_STATUS_MCIP		BIT_ULL(2)
 
 /* Only to end a test that hangs. */
 #define TIMEOUT_SECS		120
@@ -133,23 +138,17 @@ TEST_F_TIMEOUT(savic_api, vcpu_ioctls, TIMEOUT_SECS)
 	EXPECT_EQ(events.nmi.pending, 0);
 }
 
-#define NR_INJECTED		3
-
 static void guest_not_injected(void)
 {
-	int i;
-
 	savic_enable();
 	savic_allow_vector(VECTOR);
-	for (i = 0; i < NR_INJECTED; i++) {
-		GUEST_SYNC(i);
-		sti_nop_cli();
-		GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), 0u);
-		GUEST_ASSERT_EQ(savic_nr_nmis(0), 0u);
-	}
+	GUEST_SYNC(0);
+	sti_nop_cli();
+	GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), 0u);
+	GUEST_ASSERT_EQ(savic_nr_nmis(0), 0u);
 
 	/* Two real NMIs. */
-	GUEST_SYNC(i);
+	GUEST_SYNC(1);
 	savic_settle();
 	savic_settle();
 	GUEST_ASSERT_EQ(savic_nr_nmis(0), 2u);
@@ -160,33 +159,70 @@ static void expect_no_events(struct kvm_vcpu *vcpu, struct kvm_vcpu_events *even
 {
 	vcpu_events_get(vcpu, events);
 	TEST_ASSERT_EQ(events->exception.injected, 0);
+	TEST_ASSERT_EQ(events->exception.pending, 0);
 	TEST_ASSERT_EQ(events->interrupt.injected, 0);
 	TEST_ASSERT_EQ(events->nmi.injected, 0);
 	TEST_ASSERT_EQ(events->nmi.masked, 0);
 }
 
-/* Hardware ignores what userspace would have KVM inject, and KVM forgets it. */
+/* Hardware would ignore what userspace would have KVM inject. */
+static void check_injection(struct kvm_vcpu *vcpu)
+{
+	struct kvm_vcpu_events none, events;
+	struct kvm_x86_mce mce = {
+		.status = MCI_STATUS_VAL | MCI_STATUS_UC | MCI_STATUS_EN,
+		.mcg_status = MCG_STATUS_MCIP,
+	};
+
+	expect_no_events(vcpu, &none);
+
+	events = none;
+	events.exception.injected = 1;
+	events.exception.nr = GP_VECTOR;
+	expect_errno(__vcpu_ioctl(vcpu, KVM_SET_VCPU_EVENTS, &events), EINVAL);
+
+	events = none;
+	events.flags |= KVM_VCPUEVENT_VALID_PAYLOAD;
+	events.exception.pending = 1;
+	events.exception.nr = GP_VECTOR;
+	expect_errno(__vcpu_ioctl(vcpu, KVM_SET_VCPU_EVENTS, &events), EINVAL);
+
+	events = none;
+	events.interrupt.injected = 1;
+	events.interrupt.nr = VECTOR;
+	expect_errno(__vcpu_ioctl(vcpu, KVM_SET_VCPU_EVENTS, &events), EINVAL);
+	events.interrupt.soft = 1;
+	expect_errno(__vcpu_ioctl(vcpu, KVM_SET_VCPU_EVENTS, &events), EINVAL);
+
+	events = none;
+	events.nmi.injected = 1;
+	expect_errno(__vcpu_ioctl(vcpu, KVM_SET_VCPU_EVENTS, &events), EINVAL);
+
+	/* #MC can't be injected.  An error without #MC is fine. */
+	expect_errno(__vcpu_ioctl(vcpu, KVM_X86_SET_MCE, &mce), EINVAL);
+	mce.status &= ~MCI_STATUS_UC;
+	vcpu_ioctl(vcpu, KVM_X86_SET_MCE, &mce);
+
+	expect_no_events(vcpu, &events);
+	vcpu_events_set(vcpu, &none);
+}
+
 TEST_F_TIMEOUT(savic_api, injected_events, TIMEOUT_SECS)
 {
-	struct kvm_vcpu_events events;
-	int i;
+	u64 mcg_cap = MCG_CTL_P | 1;
 
+	vm_enable_cap(self->vm, KVM_CAP_EXCEPTION_PAYLOAD, 1);
+	vcpu_ioctl(self->vcpu, KVM_X86_SETUP_MCE, &mcg_cap);
 	vm_install_exception_handler(self->vm, VECTOR, savic_irq_handler);
 	vm_install_exception_handler(self->vm, NMI_VECTOR, savic_nmi_handler);
 	vcpu_arch_set_entry_point(self->vcpu, guest_not_injected);
+	check_injection(self->vcpu);
 	vm_sev_launch(self->vm, snp_default_policy(), NULL);
-	for (i = 0; i < NR_INJECTED; i++) {
-		EXPECT_TRUE(savic_vcpu_run(self->vcpu));
-		expect_no_events(self->vcpu, &events);
-		events.exception.injected = i == 0;
-		events.exception.nr = GP_VECTOR;
-		events.nmi.injected = i == 1;
-		events.interrupt.injected = i == 2;
-		events.interrupt.nr = VECTOR;
-		vcpu_events_set(self->vcpu, &events);
-	}
+	check_injection(self->vcpu);
 	EXPECT_TRUE(savic_vcpu_run(self->vcpu));
-	expect_no_events(self->vcpu, &events);
+	check_injection(self->vcpu);
+	EXPECT_TRUE(savic_vcpu_run(self->vcpu));
+	check_injection(self->vcpu);
 
 	vcpu_ioctl(self->vcpu, KVM_NMI, NULL);
 	vcpu_ioctl(self->vcpu, KVM_NMI, NULL);
@@ -371,6 +407,73 @@ TEST_F_TIMEOUT(savic_api, move_and_copy, TIMEOUT_SECS)
 	EXPECT_FALSE(savic_vcpu_run(self->vcpu));
 }
 
+/* CPUID says the same as KVM_X86_SEV_VMSA_FEATURES. */
+TEST(savic_cpuid)
+{
+	EXPECT_EQ(kvm_cpu_has(X86_FEATURE_SECURE_AVIC), kvm_has_savic());
+}
+
+static void guest_reads_lvr(void)
+{
+	x2apic_enable();
+	GUEST_ASSERT_EQ(rdmsr(X2APIC_MSR(APIC_LVR)) & APIC_LVR_DIRECTED_EOI, 0ul);
+	GUEST_DONE();
+}
+
+/* EOIs are always broadcast, as KVM can't see SPIV. */
+static void test_directed_eoi(struct kvm_vm *vm, struct kvm_vcpu *vcpu)
+{
+	const u64 flags[] = {
+		KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST,
+		KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST | KVM_X2APIC_API_USE_32BIT_IDS,
+	};
+	struct kvm_enable_cap cap = { .cap = KVM_CAP_X2APIC_API };
+	int i;
+
+	TEST_ASSERT(!(vm_check_cap(vm, KVM_CAP_X2APIC_API) &
+		      KVM_X2APIC_ENABLE_SUPPRESS_EOI_BROADCAST),
+		    "KVM_CAP_X2APIC_API offers directed EOIs");
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		cap.args[0] = flags[i];
+		expect_errno(__vm_ioctl(vm, KVM_ENABLE_CAP, &cap), EINVAL);
+	}
+	vm_enable_cap(vm, KVM_CAP_X2APIC_API, KVM_X2APIC_API_USE_32BIT_IDS |
+					      KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK);
+	vm_sev_launch(vm, snp_default_policy(), NULL);
+	TEST_ASSERT(!savic_vcpu_run(vcpu), "Unexpected GUEST_SYNC()");
+}
+
+TEST_F_TIMEOUT(savic_api, directed_eoi, TIMEOUT_SECS)
+{
+	vcpu_arch_set_entry_point(self->vcpu, guest_reads_lvr);
+	test_directed_eoi(self->vm, self->vcpu);
+}
+
+TEST_F_TIMEOUT(savic_api_vm, directed_eoi_split, TIMEOUT_SECS)
+{
+	struct kvm_vcpu *vcpu;
+
+	self->vm = __vm_savic_create(1, guest_reads_lvr, &vcpu, true, 0);
+	test_directed_eoi(self->vm, vcpu);
+}
+
+/* Whatever userspace wants, the guest isn't told of what needs an APIC that KVM can see. */
+TEST_F_TIMEOUT(savic_api, pv_features, TIMEOUT_SECS)
+{
+	const u32 hidden = BIT(KVM_FEATURE_PV_EOI) | BIT(KVM_FEATURE_PV_SEND_IPI) |
+			   BIT(KVM_FEATURE_ASYNC_PF) | BIT(KVM_FEATURE_ASYNC_PF_VMEXIT) |
+			   BIT(KVM_FEATURE_ASYNC_PF_INT);
+	const u32 kept = BIT(KVM_FEATURE_CLOCKSOURCE2) | BIT(KVM_FEATURE_STEAL_TIME);
+	struct kvm_cpuid_entry2 *entry = vcpu_get_cpuid_entry(self->vcpu, KVM_CPUID_FEATURES);
+
+	entry->eax |= hidden | kept;
+	vcpu_set_cpuid(self->vcpu);
+	vcpu_get_cpuid(self->vcpu);
+	entry = vcpu_get_cpuid_entry(self->vcpu, KVM_CPUID_FEATURES);
+	EXPECT_EQ(entry->eax & hidden, 0);
+	EXPECT_EQ(entry->eax & kept, kept);
+}
+
 /* Hardware can't have both, and KVM knows nothing of the former (15.36.21.2). */
 TEST_F_TIMEOUT(savic_api_vm, injection_modes, TIMEOUT_SECS)
 {
@@ -504,6 +607,142 @@ TEST_F_TIMEOUT(savic_api_vm, savic_pv_ipi, TIMEOUT_SECS)
 	EXPECT_TRUE(savic_vcpu_run(vcpus[1]));
 	EXPECT_FALSE(savic_vcpu_run(vcpus[0]));
 	EXPECT_FALSE(savic_vcpu_run(vcpus[1]));
+}
+
+/* Every type of page that has a source needs one. */
+TEST_F_TIMEOUT(savic_api, launch_update_without_source, TIMEOUT_SECS)
+{
+	const u8 types[] = {
+		KVM_SEV_SNP_PAGE_TYPE_NORMAL,
+		KVM_SEV_SNP_PAGE_TYPE_UNMEASURED,
+		KVM_SEV_SNP_PAGE_TYPE_SECRETS,
+		KVM_SEV_SNP_PAGE_TYPE_CPUID,
+	};
+	gva_t gva = vm_alloc_page(self->vm);
+	struct kvm_sev_snp_launch_update update = {
+		.gfn_start = addr_gva2gpa(self->vm, gva) >> PAGE_SHIFT,
+		.len = PAGE_SIZE,
+	};
+	int i;
+
+	snp_vm_launch_start(self->vm, snp_default_policy());
+	vm_mem_set_private(self->vm, update.gfn_start << PAGE_SHIFT, PAGE_SIZE);
+	for (i = 0; i < ARRAY_SIZE(types); i++) {
+		update.type = types[i];
+		expect_errno(__vm_sev_ioctl(self->vm, KVM_SEV_SNP_LAUNCH_UPDATE, &update), EINVAL);
+	}
+	update.type = KVM_SEV_SNP_PAGE_TYPE_ZERO;
+	vm_sev_ioctl(self->vm, KVM_SEV_SNP_LAUNCH_UPDATE, &update);
+}
+
+/*
+ * A level-triggered line of the PIC goes up and down while the vCPU takes interrupts and has them
+ * off.  KVM must not warn if it finds the line low after it was high.
+ */
+#define PIC_GSI			3
+#define PIC_BASE		0x30
+#define NR_PIC_LINES		8
+#define NR_PIC_WINDOWS		20000
+
+static bool pic_works;
+static u32 nr_pic_irqs;
+
+static void pic_handler(struct ex_regs *regs)
+{
+	nr_pic_irqs++;
+}
+
+static void guest_pic(void)
+{
+	u32 i;
+
+	for (i = 0; i < NR_PIC_WINDOWS || (pic_works && !READ_ONCE(nr_pic_irqs)); i++)
+		sti_nop_cli();
+	GUEST_ASSERT(pic_works || !nr_pic_irqs);
+	GUEST_DONE();
+}
+
+FIXTURE(pic) {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpu;
+};
+
+FIXTURE_VARIANT(pic) {
+	u32 type;
+	u64 vmsa_features;
+	u64 policy;
+};
+
+FIXTURE_VARIANT_ADD(pic, plain) {
+	.type = KVM_X86_DEFAULT_VM,
+};
+
+FIXTURE_VARIANT_ADD(pic, sev_es) {
+	.type = KVM_X86_SEV_ES_VM,
+	.policy = SEV_POLICY_ES,
+};
+
+FIXTURE_VARIANT_ADD(pic, snp) {
+	.type = KVM_X86_SNP_VM,
+};
+
+FIXTURE_VARIANT_ADD(pic, savic) {
+	.type = KVM_X86_SNP_VM,
+	.vmsa_features = SVM_SEV_FEAT_SECURE_AVIC,
+};
+
+FIXTURE_SETUP(pic)
+{
+	struct vm_shape shape = {
+		.mode = VM_MODE_DEFAULT,
+		.type = variant->type,
+		.vmsa_features = variant->vmsa_features,
+	};
+	struct kvm_irqchip chip = {
+		.chip_id = KVM_IRQCHIP_PIC_MASTER,
+		.chip.pic = {
+			.irq_base = PIC_BASE,
+			.auto_eoi = 1,
+			.elcr = BIT(PIC_GSI),
+			.elcr_mask = 0xf8,
+		},
+	};
+	int i;
+
+	self->vm = __vm_create_with_vcpus(shape, 1, 0, guest_pic, &self->vcpu);
+	write_guest_global(self->vm, pic_works, !variant->vmsa_features);
+	/* Also the spurious one, if the line was low by the time of the acknowledgment. */
+	for (i = 0; i < NR_PIC_LINES; i++)
+		vm_install_exception_handler(self->vm, PIC_BASE + i, pic_handler);
+	if (variant->type != KVM_X86_DEFAULT_VM)
+		vm_sev_launch(self->vm, variant->policy ?: snp_default_policy(), NULL);
+	vm_ioctl(self->vm, KVM_SET_IRQCHIP, &chip);
+}
+
+FIXTURE_TEARDOWN(pic)
+{
+	kvm_vm_free(self->vm);
+}
+
+static bool pic_done;
+
+static void *toggle_pic_line(void *vm)
+{
+	while (!READ_ONCE(pic_done)) {
+		kvm_irq_line(vm, PIC_GSI, 1);
+		kvm_irq_line(vm, PIC_GSI, 0);
+	}
+	return NULL;
+}
+
+TEST_F_TIMEOUT(pic, level, TIMEOUT_SECS)
+{
+	pthread_t thread;
+
+	pthread_create(&thread, NULL, toggle_pic_line, self->vm);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpu));
+	WRITE_ONCE(pic_done, true);
+	pthread_join(thread, NULL);
 }
 
 SAVIC_TEST_HARNESS_MAIN

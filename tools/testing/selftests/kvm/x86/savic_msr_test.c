@@ -257,6 +257,77 @@ static void guest_by_instruction(void)
 	GUEST_DONE();
 }
 
+/* Registers that can't be written, or read, also not by the host. */
+static void guest_read_only(void)
+{
+	static const u32 read_only[] = {
+		APIC_LVR, APIC_PROCPRI, APIC_ISR, APIC_ISR + 0x70, APIC_TMR, APIC_TMR + 0x70,
+		APIC_IRR, APIC_IRR + 0x70, APIC_TMCCT,
+	};
+	u64 val;
+	u32 i;
+
+	savic_enable();
+	for (i = 0; i < ARRAY_SIZE(read_only); i++) {
+		val = rdmsr(X2APIC_MSR(read_only[i]));
+		__GUEST_ASSERT(wrmsr_safe(X2APIC_MSR(read_only[i]), 1) == GP_VECTOR,
+			       "WRMSR of %#x is no #GP", read_only[i]);
+		check_rdmsr(read_only[i], val);
+	}
+	GUEST_ASSERT_EQ(rdmsr_safe(X2APIC_MSR(APIC_EOI), &val), GP_VECTOR);
+	GUEST_ASSERT_EQ(rdmsr_safe(X2APIC_MSR(APIC_SELF_IPI), &val), GP_VECTOR);
+	GUEST_ASSERT_EQ(wrmsr_safe(X2APIC_MSR(APIC_EOI), 1), GP_VECTOR);
+	GUEST_DONE();
+}
+
+/* The backing page and KVM's APIC: what is asked of one of them isn't seen in the other. */
+static void guest_two_apics(void)
+{
+	u64 val;
+
+	savic_enable();
+	savic_allow_vector(VECTOR);
+
+	/* TPR is accelerated, and KVM's has no effect. */
+	wrmsr(X2APIC_MSR(APIC_TASKPRI), 0x20);
+	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_TASKPRI), 0xf0), GHCB_OK);
+	check_rdmsr(APIC_TASKPRI, 0x20);
+	wrmsr(X2APIC_MSR(APIC_SELF_IPI), VECTOR);
+	sti_nop_cli();
+	GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), 1u);
+	wrmsr(X2APIC_MSR(APIC_TASKPRI), 0xf0);
+	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_TASKPRI), 0x10), GHCB_OK);
+	wrmsr(X2APIC_MSR(APIC_SELF_IPI), VECTOR);
+	savic_settle();
+	GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), 1u);
+	GUEST_ASSERT_EQ(ghcb_rdmsr(X2APIC_MSR(APIC_TASKPRI), &val), GHCB_OK);
+	GUEST_ASSERT_EQ(val, 0x10ul);
+	wrmsr(X2APIC_MSR(APIC_TASKPRI), 0);
+	sti_nop_cli();
+	GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), 2u);
+
+	/* These trap: an instruction writes both, a VMGEXIT KVM's only. */
+	wrmsr(X2APIC_MSR(APIC_SPIV), APIC_SPIV_APIC_ENABLED | 0xfe);
+	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_SPIV), APIC_SPIV_APIC_ENABLED | 0xaf), GHCB_OK);
+	check_rdmsr(APIC_SPIV, APIC_SPIV_APIC_ENABLED | 0xfe);
+	GUEST_ASSERT_EQ(ghcb_rdmsr(X2APIC_MSR(APIC_SPIV), &val), GHCB_OK);
+	GUEST_ASSERT_EQ(val, (u64)(APIC_SPIV_APIC_ENABLED | 0xaf));
+
+	/* The timer is KVM's, whichever way it is told. */
+	wrmsr(X2APIC_MSR(APIC_TDCR), 0xb);
+	wrmsr(X2APIC_MSR(APIC_LVTT), VECTOR);
+	wrmsr(X2APIC_MSR(APIC_TMICT), 1000);
+	savic_wait_for_irqs(VECTOR, 3);
+	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_TDCR), 0), GHCB_OK);
+	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_TMICT), 2000), GHCB_OK);
+	savic_wait_for_irqs(VECTOR, 4);
+	check_rdmsr(APIC_TDCR, 0xb);
+	check_rdmsr(APIC_TMICT, 1000);
+	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_LVTT), APIC_LVT_MASKED | VECTOR), GHCB_OK);
+	check_rdmsr(APIC_LVTT, VECTOR);
+	GUEST_DONE();
+}
+
 FIXTURE(savic_msr) {
 	struct kvm_vm *vm;
 	struct kvm_vcpu *vcpu;
@@ -301,6 +372,16 @@ TEST_F_TIMEOUT(savic_msr, noaccel, TIMEOUT_SECS)
 TEST_F_TIMEOUT(savic_msr, instructions, TIMEOUT_SECS)
 {
 	run(self->vcpu, guest_by_instruction, 0);
+}
+
+TEST_F_TIMEOUT(savic_msr, read_only, TIMEOUT_SECS)
+{
+	run(self->vcpu, guest_read_only, 0);
+}
+
+TEST_F_TIMEOUT(savic_msr, two_apics, TIMEOUT_SECS)
+{
+	run(self->vcpu, guest_two_apics, 0);
 }
 
 SAVIC_TEST_HARNESS_MAIN

@@ -41,6 +41,7 @@
 static u32 nr_nmis;
 static u32 depth;
 static bool sync_in_handler;
+static bool complete_in_handler;
 
 /*
  * Halt until there were @nr.  Nothing but an NMI ends the HLT, so one that comes after the check
@@ -59,6 +60,14 @@ static __attribute__((__noinline__, __noclone__)) void halt_until_nmis(u32 nr)
 		     : : [nr] "r" (nr), [nr_nmis] "m" (nr_nmis) : "cc", "memory");
 }
 
+/* What guests without virtual NMI tell KVM.  It means nothing here, the IRET does. */
+static void nmi_complete(void)
+{
+	struct ghcb_request complete = { .exit_code = SVM_VMGEXIT_NMI_COMPLETE };
+
+	GUEST_ASSERT_EQ(ghcb_vmgexit(&complete), GHCB_OK);
+}
+
 /*
  * There is no GHCB request of the guest that this could interrupt, if it makes one
  * itself: see ghcb.h.
@@ -71,6 +80,8 @@ static void nmi_handler(struct ex_regs *regs)
 	GUEST_ASSERT_EQ(depth, 0u);
 	depth++;
 	nr_nmis++;
+	if (complete_in_handler)
+		nmi_complete();
 	if (sync_in_handler) {
 		sync_in_handler = false;
 		GUEST_SYNC(0);
@@ -81,8 +92,13 @@ static void nmi_handler(struct ex_regs *regs)
 
 static void wait_for_nmis(u32 nr)
 {
-	while (READ_ONCE(nr_nmis) < nr)
+	u32 seen;
+
+	while ((seen = READ_ONCE(nr_nmis)) < nr) {
+		savic_show_wait(0, NMI_VECTOR, seen, nr);
 		cpu_relax();
+	}
+	savic_show_wait(0, 0, 0, 0);
 }
 
 /* Any exit and VMRUN, twice for the NMI that KVM keeps. */
@@ -113,11 +129,54 @@ static void guest_one_by_one(void)
 /* As many as the host says are to be seen, of those that it has sent before. */
 static void guest_expects(u64 nr)
 {
+	u32 i;
+
 	savic_enable();
 	GUEST_SYNC(0);
-	wait_for_nmis(nr);
+	/* KVM hands over the next one after an exit. */
+	for (i = 1; i <= nr; i++) {
+		wait_for_nmis(i);
+		savic_settle();
+	}
 	settle();
 	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), (u32)nr);
+	GUEST_DONE();
+}
+
+/* As many, and each handler makes a VMGEXIT. */
+static void guest_expects_in_handler(u64 nr)
+{
+	complete_in_handler = true;
+	guest_expects(nr);
+}
+
+static void allow_nmis(bool allow)
+{
+	wrmsr(MSR_AMD64_SAVIC_CONTROL, savic_page_gpa(0) | MSR_AMD64_SAVIC_EN |
+				       (allow ? MSR_AMD64_SAVIC_ALLOWEDNMI : 0));
+}
+
+/*
+ * Two NMIs wait for the next VMRUN, which comes with NMIs denied: hardware drops the first one
+ * then, and the second one at the VMRUN after that.
+ */
+static void guest_denies_nmis(u64 nr_exits)
+{
+	u32 i;
+
+	savic_enable();
+	allow_nmis(false);
+	GUEST_SYNC(0);
+	for (i = 0; i < nr_exits; i++)
+		savic_settle();
+	allow_nmis(true);
+	settle();
+	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), 0u);
+
+	/* Those that come after that are taken. */
+	GUEST_SYNC(1);
+	settle();
+	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), 2u);
 	GUEST_DONE();
 }
 
@@ -179,7 +238,6 @@ static void guest_halted(void)
 
 static void guest_own_nmis(void)
 {
-	struct ghcb_request complete = { .exit_code = SVM_VMGEXIT_NMI_COMPLETE };
 	u32 nr = 0;
 
 	savic_enable();
@@ -210,7 +268,7 @@ static void guest_own_nmis(void)
 	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), nr);
 
 	/* Nothing to be done, and nothing to be refused. */
-	GUEST_ASSERT_EQ(ghcb_vmgexit(&complete), GHCB_OK);
+	nmi_complete();
 	settle();
 	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), nr);
 
@@ -253,6 +311,60 @@ static void guest_lint0(void)
 	nr = READ_ONCE(nr_nmis);
 	GUEST_SYNC(0);
 	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), nr);
+	GUEST_DONE();
+}
+
+/* All of them in one cluster. */
+#define NR_TARGETS		3
+#define ALL_VCPUS		GENMASK(NR_TARGETS, 0)
+
+/* Guest only. */
+static u32 nr_targets_ready;
+
+static void guest_nmi_target(void)
+{
+	savic_enable();
+	__sync_fetch_and_add(&nr_targets_ready, 1);
+	/* No exit: the NMIs are what interrupts this. */
+	while (savic_nr_nmis(savic_apic_id()) < 4)
+		cpu_relax();
+	GUEST_DONE();
+}
+
+/* As Linux does it: NmiReq in the targets' backing pages first. */
+static void send_nmi(u64 icr, u32 targets)
+{
+	u32 id, before[NR_TARGETS + 1];
+
+	for (id = 0; id <= NR_TARGETS; id++)
+		before[id] = savic_nr_nmis(id);
+	for (id = 0; id <= NR_TARGETS; id++) {
+		if (targets & BIT(id))
+			savic_write(id, SAVIC_NMI_REQ, 1);
+	}
+	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), icr | APIC_DM_NMI), GHCB_OK);
+	for (id = 0; id <= NR_TARGETS; id++) {
+		while (targets & BIT(id) && savic_nr_nmis(id) == before[id])
+			cpu_relax();
+	}
+	for (id = 0; id <= NR_TARGETS; id++)
+		__GUEST_ASSERT(savic_nr_nmis(id) == before[id] + !!(targets & BIT(id)),
+			       "ICR %#lx: %u NMIs for vCPU %u", icr,
+			       savic_nr_nmis(id) - before[id], id);
+}
+
+static void guest_nmi_sender(void)
+{
+	u32 others = ALL_VCPUS & ~BIT(0);
+
+	savic_enable();
+	while (READ_ONCE(nr_targets_ready) < NR_TARGETS)
+		cpu_relax();
+
+	send_nmi((u64)others << 32 | APIC_DEST_LOGICAL, others);
+	send_nmi((u64)ALL_VCPUS << 32 | APIC_DEST_LOGICAL, ALL_VCPUS);
+	send_nmi(APIC_DEST_ALLINC, ALL_VCPUS);
+	send_nmi(APIC_DEST_ALLBUT, others);
 	GUEST_DONE();
 }
 
@@ -360,6 +472,31 @@ TEST_F_TIMEOUT(savic_nmi, two_pending, TIMEOUT_SECS)
 	EXPECT_FALSE(savic_vcpu_run(self->vcpu));
 }
 
+/* The same with NMI_COMPLETE, which doesn't let an NMI interrupt the handler. */
+TEST_F_TIMEOUT(savic_nmi, complete_in_handler, TIMEOUT_SECS)
+{
+	launch(self->vcpu, guest_expects_in_handler, 2);
+	EXPECT_TRUE(savic_vcpu_run(self->vcpu));
+	send_kvm_nmi(self->vcpu);
+	send_kvm_nmi(self->vcpu);
+	EXPECT_FALSE(savic_vcpu_run(self->vcpu));
+	EXPECT_EQ(vcpu_get_stat(self->vcpu, savic_nmis), 2);
+}
+
+TEST_F_TIMEOUT(savic_nmi, denied, TIMEOUT_SECS)
+{
+	int i;
+
+	launch(self->vcpu, guest_denies_nmis, 2);
+	for (i = 0; i < 2; i++) {
+		EXPECT_TRUE(savic_vcpu_run(self->vcpu));
+		send_kvm_nmi(self->vcpu);
+		send_kvm_nmi(self->vcpu);
+	}
+	EXPECT_FALSE(savic_vcpu_run(self->vcpu));
+	EXPECT_EQ(vcpu_get_stat(self->vcpu, savic_nmis), 4);
+}
+
 TEST_F_TIMEOUT(savic_nmi, engine_off, TIMEOUT_SECS)
 {
 	struct kvm_vcpu_events events;
@@ -433,6 +570,34 @@ TEST_F_TIMEOUT(savic_nmi, lint0, TIMEOUT_SECS)
 	/* Some more periods, in which there must be none. */
 	usleep(10 * PIT_PERIOD);
 	EXPECT_FALSE(savic_vcpu_run(self->vcpu));
+}
+
+FIXTURE(savic_nmi_ipi) {
+	struct kvm_vm *vm;
+	struct kvm_vcpu *vcpus[NR_TARGETS + 1];
+};
+
+FIXTURE_SETUP(savic_nmi_ipi)
+{
+	self->vm = vm_savic_create(NR_TARGETS + 1, guest_nmi_target, self->vcpus);
+	vm_install_exception_handler(self->vm, NMI_VECTOR, savic_nmi_handler);
+}
+
+FIXTURE_TEARDOWN(savic_nmi_ipi)
+{
+	kvm_vm_free(self->vm);
+}
+
+TEST_F_TIMEOUT(savic_nmi_ipi, several, TIMEOUT_SECS)
+{
+	pthread_t threads[NR_TARGETS + 1];
+	int i;
+
+	launch(self->vcpus[0], guest_nmi_sender, 0);
+	for (i = 0; i <= NR_TARGETS; i++)
+		pthread_create(&threads[i], NULL, savic_vcpu_thread, self->vcpus[i]);
+	for (i = 0; i <= NR_TARGETS; i++)
+		pthread_join(threads[i], NULL);
 }
 
 SAVIC_TEST_HARNESS_MAIN

@@ -290,7 +290,7 @@ static void guest_control_msr(void)
 
 	/* Beyond any physical address, on any CPU with SEV-SNP. */
 	GUEST_ASSERT_EQ(wrmsr_safe(MSR_AMD64_SAVIC_CONTROL,
-				   BIT_ULL(50) | MSR_AMD64_SAVIC_EN), GP_VECTOR);
+				   BIT_ULL(51) | MSR_AMD64_SAVIC_EN), GP_VECTOR);
 	GUEST_ASSERT_EQ(rdmsr(MSR_AMD64_SAVIC_CONTROL), 0ul);
 
 	savic_enable();
@@ -415,7 +415,7 @@ static void guest_malformed(void)
 }
 
 /* As for any MSR, an error that the guest is to see as an exception of its instruction. */
-#define GHCB_GP			(BIT(31) | 3 << 8 | GP_VECTOR)
+#define GHCB_GP			(SVM_EVTINJ_VALID | SVM_EVTINJ_VALID_ERR | SVM_EVTINJ_TYPE_EXEPT | GP_VECTOR)
 
 static void assert_gp(u32 msr, bool write)
 {

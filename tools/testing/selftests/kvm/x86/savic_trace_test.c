@@ -93,7 +93,7 @@ static void trace_only(struct test_vm *t, const char * const *events)
 /* What was recorded since the last call, each as "event: fields", without "kvm_(savic_)". */
 static void trace_read(struct test_vm *t, struct events *events)
 {
-	static const char ours[] = "savic_", start[] = ": kvm_";
+	static const char ours[] = "savic_", start[] = ": kvm_", timer[] = ": hrtimer_start: ";
 	char path[192], line[512], *event;
 	FILE *f;
 
@@ -103,12 +103,19 @@ static void trace_read(struct test_vm *t, struct events *events)
 
 	events->nr = 0;
 	while (fgets(line, sizeof(line), f)) {
-		event = strstr(line, start);
-		if (line[0] == '#' || !event)
+		if (line[0] == '#')
 			continue;
+		event = strstr(line, start);
+		if (!event) {
+			event = strstr(line, timer);
+			if (!event || !strstr(event, " function=savic_"))
+				continue;
+			event += strlen(": ");
+		} else {
+			event += strlen(start);
+		}
 		TEST_ASSERT(events->nr < MAX_EVENTS, "More events than expected");
 		event[strcspn(event, "\n")] = 0;
-		event += strlen(start);
 		if (!strncmp(event, ours, strlen(ours)))
 			event += strlen(ours);
 		snprintf(events->text[events->nr++], sizeof(events->text[0]), "%s", event);
@@ -172,6 +179,39 @@ static void launch(struct test_vm *t, void *sender, void *target)
 static void finish(struct test_vm *t, struct kvm_vcpu *vcpu)
 {
 	TEST_ASSERT(!savic_vcpu_run(vcpu), "Unexpected GUEST_SYNC()");
+	kvm_vm_free(t->vm);
+}
+
+static void guest_spins_until_stopped(void)
+{
+	savic_enable();
+	savic_allow_vector(STOP_VECTOR);
+	GUEST_SYNC(0);
+	sti();
+	while (!savic_nr_irqs(0, STOP_VECTOR))
+		cpu_relax();
+	GUEST_DONE();
+}
+
+/* The guest makes no exit.  A second NMI then depends on a timer of KVM's. */
+TEST_F_TIMEOUT(savic_trace, second_nmi, TIMEOUT_SECS)
+{
+	struct test_vm *t = &self->t;
+	pthread_t thread;
+
+	launch(t, guest_spins_until_stopped, NULL);
+	savic_vcpu_run_to_sync(t->vcpus[0]);
+	trace_only(t, "nmi");
+	trace_write(t, "events/timer/hrtimer_start/enable", "1");
+	vcpu_ioctl(t->vcpus[0], KVM_NMI, NULL);
+	vcpu_ioctl(t->vcpus[0], KVM_NMI, NULL);
+	pthread_create(&thread, NULL, savic_vcpu_thread, t->vcpus[0]);
+	while (vcpu_get_stat(t->vcpus[0], savic_nmis) < 2)
+		usleep(100);
+	savic_send_msi(t->vm, 0, STOP_VECTOR);
+	pthread_join(thread, NULL);
+	trace_write(t, "events/timer/hrtimer_start/enable", "0");
+	trace_expect(t, "nmi: vcpu 0", "hrtimer_start: *function=savic_*", "nmi: vcpu 0");
 	kvm_vm_free(t->vm);
 }
 

@@ -10,6 +10,7 @@
 #include "kvm_test_harness.h"
 #include "kvm_util.h"
 #include "processor.h"
+#include "savic.h"
 #include "sev.h"
 #include "test_util.h"
 
@@ -61,6 +62,160 @@ static void guest_insns(void)
 	GUEST_DONE();
 }
 
+/* Guest only: what KVM has injected, by hardware. */
+static u32 nr_injected;
+static u64 injected_vector, injected_error_code;
+
+static void record_exception(struct ex_regs *regs)
+{
+	injected_vector = regs->vector;
+	injected_error_code = regs->error_code;
+	nr_injected++;
+}
+
+/* SW_EXITINFO2 of an exception, and EVENTINJ (APM volume 2, 15.20). */
+#define EVENTINJ_VECTOR		GENMASK_ULL(7, 0)
+#define EVENTINJ_TYPE		GENMASK_ULL(10, 8)
+#define EVENTINJ_TYPE_EXCEPTION	(3ull << 8)
+#define EVENTINJ_ERROR_VALID	BIT_ULL(11)
+#define EVENTINJ_VALID		BIT_ULL(31)
+
+/*
+ * The request ends with this exception.  KVM either injects it when it resumes the guest, after
+ * the VMGEXIT, or asks the guest to raise it (GHCB spec, SW_EXITINFO1 = 1).  With Secure AVIC
+ * hardware ignores what KVM injects, so only the latter is possible.
+ */
+static void expect_exception(struct ghcb_request *req, u8 vector, bool has_error_code)
+{
+	bool savic = rdmsr(MSR_AMD64_SEV) & MSR_AMD64_SNP_SECURE_AVIC;
+	u64 exit_code = req->exit_code;
+	u32 nr = READ_ONCE(nr_injected);
+	enum ghcb_status status;
+	u64 event;
+
+	status = ghcb_vmgexit(req);
+	if (!savic && READ_ONCE(nr_injected) != nr) {
+		GUEST_ASSERT_EQ(status, GHCB_OK);
+		GUEST_ASSERT_EQ(nr_injected, nr + 1);
+		GUEST_ASSERT_EQ(injected_vector, (u64)vector);
+		GUEST_ASSERT_EQ(injected_error_code, 0ul);
+		return;
+	}
+
+	event = req->exit_info_2;
+	__GUEST_ASSERT(status == GHCB_EXCEPTION && nr_injected == nr,
+		       "VMGEXIT %#lx: status %u, event %#lx, %u exceptions injected",
+		       exit_code, status, event, nr_injected - nr);
+	__GUEST_ASSERT(event == (EVENTINJ_VALID | EVENTINJ_TYPE_EXCEPTION | vector |
+				 (has_error_code ? EVENTINJ_ERROR_VALID : 0)),
+		       "VMGEXIT %#lx: event %#lx, expected vector %u", exit_code, event, vector);
+}
+
+#define EXPECT_EXCEPTION(_vector, _has_error_code, ...)			\
+do {									\
+	struct ghcb_request req = { __VA_ARGS__ };			\
+									\
+	expect_exception(&req, _vector, _has_error_code);		\
+} while (0)
+
+static void guest_bad_msrs(void)
+{
+	EXPECT_EXCEPTION(GP_VECTOR, true, .exit_code = SVM_EXIT_MSR,
+			 .reg[GHCB_RCX] = 0xdeadbeef, .valid = BIT(GHCB_RCX));
+	EXPECT_EXCEPTION(GP_VECTOR, true, .exit_code = SVM_EXIT_MSR, .exit_info_1 = 1,
+			 .reg[GHCB_RCX] = 0xdeadbeef,
+			 .valid = BIT(GHCB_RAX) | BIT(GHCB_RCX) | BIT(GHCB_RDX));
+	/* There, but not with this value. */
+	EXPECT_EXCEPTION(GP_VECTOR, true, .exit_code = SVM_EXIT_MSR, .exit_info_1 = 1,
+			 .reg[GHCB_RCX] = MSR_IA32_APICBASE, .reg[GHCB_RAX] = -1u,
+			 .reg[GHCB_RDX] = -1u,
+			 .valid = BIT(GHCB_RAX) | BIT(GHCB_RCX) | BIT(GHCB_RDX));
+}
+
+/* All NAE events for which KVM has an exception, see svm_exit_handlers[]. */
+static void guest_exceptions(void)
+{
+	struct ghcb_request dr7 = {
+		.exit_code = SVM_EXIT_WRITE_DR7,
+		.reg[GHCB_RAX] = -1ull,
+		.valid = BIT(GHCB_RAX),
+	};
+	u64 val;
+	u32 nr;
+
+	guest_bad_msrs();
+	/* And once more with userspace being asked. */
+	GUEST_SYNC(0);
+	guest_bad_msrs();
+
+	EXPECT_EXCEPTION(GP_VECTOR, true, .exit_code = SVM_EXIT_RDPMC,
+			 .reg[GHCB_RCX] = 0x1234, .valid = BIT(GHCB_RCX));
+	EXPECT_EXCEPTION(UD_VECTOR, false, .exit_code = SVM_EXIT_RDTSCP);
+	EXPECT_EXCEPTION(UD_VECTOR, false, .exit_code = SVM_EXIT_MONITOR,
+			 .valid = BIT(GHCB_RAX) | BIT(GHCB_RCX) | BIT(GHCB_RDX));
+	EXPECT_EXCEPTION(UD_VECTOR, false, .exit_code = SVM_EXIT_MWAIT,
+			 .valid = BIT(GHCB_RAX) | BIT(GHCB_RCX));
+	EXPECT_EXCEPTION(GP_VECTOR, true, .exit_code = SVM_EXIT_CPUID, .reg[GHCB_CPL] = 3,
+			 .valid = BIT(GHCB_RAX) | BIT(GHCB_RCX) | BIT(GHCB_CPL));
+
+	/* Hardware swaps DR7, KVM neither uses nor checks the value. */
+	GUEST_ASSERT_EQ(ghcb_vmgexit(&dr7), GHCB_OK);
+
+	/* No exception is left for later. */
+	nr = nr_injected;
+	GUEST_ASSERT_EQ(ghcb_rdmsr(MSR_IA32_APICBASE, &val), GHCB_OK);
+	GUEST_ASSERT_EQ(READ_ONCE(nr_injected), nr);
+	GUEST_DONE();
+}
+
+/* A vCPU may have another GHCB for each VMGEXIT, also one that its interrupt handler uses. */
+#define SELF_VECTOR		0x51
+#define NR_GHCBS		4
+#define NR_GHCB_ROUNDS		100
+
+static u64 first_ghcb;
+
+static void change_ghcb(void)
+{
+	u64 gpa = rdmsr(MSR_AMD64_SEV_ES_GHCB);
+
+	gpa = first_ghcb + (gpa - first_ghcb + PAGE_SIZE) % (NR_GHCBS * PAGE_SIZE);
+	GUEST_ASSERT_EQ(ghcb_msr_protocol(gpa | GHCB_MSR_REG_GPA_REQ), gpa | GHCB_MSR_REG_GPA_RESP);
+	wrmsr(MSR_AMD64_SEV_ES_GHCB, gpa);
+}
+
+static void read_msr_by_new_ghcb(void)
+{
+	u64 val;
+
+	change_ghcb();
+	GUEST_ASSERT_EQ(ghcb_rdmsr(MSR_IA32_APICBASE, &val), GHCB_OK);
+	GUEST_ASSERT(val & MSR_IA32_APICBASE_ENABLE);
+}
+
+static void ghcb_irq_handler(struct ex_regs *regs)
+{
+	read_msr_by_new_ghcb();
+	savic_irq_handler(regs);
+	read_msr_by_new_ghcb();
+}
+
+static void guest_changes_ghcb(void)
+{
+	u32 i;
+
+	savic_enable();
+	first_ghcb = rdmsr(MSR_AMD64_SEV_ES_GHCB);
+	for (i = 1; i <= NR_GHCB_ROUNDS; i++) {
+		read_msr_by_new_ghcb();
+		wrmsr(X2APIC_MSR(APIC_SELF_IPI), SELF_VECTOR);
+		sti_nop_cli();
+		GUEST_ASSERT_EQ(savic_nr_irqs(0, SELF_VECTOR), i);
+		read_msr_by_new_ghcb();
+	}
+	GUEST_DONE();
+}
+
 /* Private to shared, where the host can write, and back. */
 static void guest_page_state(void)
 {
@@ -101,6 +256,12 @@ static int run_vcpu(struct kvm_vcpu *vcpu)
 			continue;
 		}
 
+		if (run->exit_reason == KVM_EXIT_X86_RDMSR ||
+		    run->exit_reason == KVM_EXIT_X86_WRMSR) {
+			run->msr.error = 1;
+			continue;
+		}
+
 		if (run->exit_reason == KVM_EXIT_IO &&
 		    run->io.port == TEST_PORT) {
 			u8 *data = (u8 *)run + run->io.data_offset;
@@ -136,9 +297,14 @@ static void *vcpu_thread(void *vcpu)
 	return NULL;
 }
 
-static struct kvm_vm *create(u32 type, void *guest_code, struct kvm_vcpu *vcpus[])
+static struct kvm_vm *create(u32 type, u64 vmsa_features, void *guest_code,
+			     struct kvm_vcpu *vcpus[])
 {
-	struct vm_shape shape = { .mode = VM_MODE_DEFAULT, .type = type };
+	struct vm_shape shape = {
+		.mode = VM_MODE_DEFAULT,
+		.type = type,
+		.vmsa_features = vmsa_features,
+	};
 
 	return __vm_create_with_vcpus(shape, NR_VCPUS, 0, guest_code, vcpus);
 }
@@ -148,6 +314,7 @@ FIXTURE(vm_type) {
 
 FIXTURE_VARIANT(vm_type) {
 	u32 type;
+	u64 vmsa_features;
 };
 
 FIXTURE_VARIANT_ADD(vm_type, sev_es) {
@@ -158,8 +325,15 @@ FIXTURE_VARIANT_ADD(vm_type, snp) {
 	.type = KVM_X86_SNP_VM,
 };
 
+FIXTURE_VARIANT_ADD(vm_type, savic) {
+	.type = KVM_X86_SNP_VM,
+	.vmsa_features = SVM_SEV_FEAT_SECURE_AVIC,
+};
+
 FIXTURE_SETUP(vm_type)
 {
+	if (variant->vmsa_features && !kvm_has_savic())
+		SKIP(return, SAVIC_MISSING);
 	if (!(kvm_check_cap(KVM_CAP_VM_TYPES) & BIT(variant->type)))
 		SKIP(return, "KVM doesn't offer VMs of type %u", variant->type);
 }
@@ -175,7 +349,7 @@ TEST_F_TIMEOUT(vm_type, insns, TIMEOUT_SECS)
 	struct kvm_vm *vm;
 	int i;
 
-	vm = create(variant->type, guest_insns, vcpus);
+	vm = create(variant->type, variant->vmsa_features, guest_insns, vcpus);
 	vm_sev_launch(vm, variant->type == KVM_X86_SNP_VM ? snp_default_policy() :
 		      SEV_POLICY_ES, NULL);
 
@@ -184,6 +358,42 @@ TEST_F_TIMEOUT(vm_type, insns, TIMEOUT_SECS)
 	for (i = 0; i < NR_VCPUS; i++)
 		pthread_join(threads[i], NULL);
 
+	kvm_vm_free(vm);
+}
+
+TEST_F_TIMEOUT(vm_type, exceptions, TIMEOUT_SECS)
+{
+	struct kvm_vcpu *vcpus[NR_VCPUS];
+	struct kvm_vm *vm;
+
+	vm = create(variant->type, variant->vmsa_features, guest_exceptions, vcpus);
+	vm_enable_cap(vm, KVM_CAP_DISABLE_QUIRKS2, KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS);
+	vcpu_clear_cpuid_feature(vcpus[0], X86_FEATURE_MWAIT);
+	vcpu_set_msr(vcpus[0], MSR_PLATFORM_INFO, MSR_PLATFORM_INFO_CPUID_FAULT);
+	vcpu_set_msr(vcpus[0], MSR_MISC_FEATURES_ENABLES, MSR_MISC_FEATURES_ENABLES_CPUID_FAULT);
+	vm_install_exception_handler(vm, GP_VECTOR, record_exception);
+	vm_install_exception_handler(vm, UD_VECTOR, record_exception);
+	vm_sev_launch(vm, variant->type == KVM_X86_SNP_VM ? snp_default_policy() :
+		      SEV_POLICY_ES, NULL);
+	EXPECT_EQ(0, run_vcpu(vcpus[0]));
+	vm_enable_cap(vm, KVM_CAP_X86_USER_SPACE_MSR, KVM_MSR_EXIT_REASON_UNKNOWN |
+						      KVM_MSR_EXIT_REASON_INVAL);
+	EXPECT_EQ(-1, run_vcpu(vcpus[0]));
+	kvm_vm_free(vm);
+}
+
+TEST(many_ghcbs)
+{
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+
+	if (!kvm_has_savic())
+		SKIP(return, SAVIC_MISSING);
+
+	vm = vm_savic_create(1, guest_changes_ghcb, &vcpu);
+	vm_install_exception_handler(vm, SELF_VECTOR, ghcb_irq_handler);
+	vm_sev_launch(vm, snp_default_policy(), NULL);
+	EXPECT_FALSE(savic_vcpu_run(vcpu));
 	kvm_vm_free(vm);
 }
 
@@ -197,7 +407,7 @@ TEST(page_state)
 	if (!(kvm_check_cap(KVM_CAP_VM_TYPES) & BIT(KVM_X86_SNP_VM)))
 		SKIP(return, "KVM doesn't offer SNP VMs");
 
-	vm = create(KVM_X86_SNP_VM, guest_page_state, vcpus);
+	vm = create(KVM_X86_SNP_VM, 0, guest_page_state, vcpus);
 	page.private_gva = vm_alloc_page(vm);
 	page.gpa = addr_gva2gpa(vm, page.private_gva);
 	page.shared_gva = vm_unused_gva_gap(vm, PAGE_SIZE, KVM_UTIL_MIN_VADDR);

@@ -17,6 +17,8 @@
 /* VMSA.SEV_FEATURES, i.e. kvm_sev_init.vmsa_features. */
 #define SVM_SEV_FEAT_SECURE_AVIC	BIT_ULL(16)
 
+#define X86_FEATURE_SECURE_AVIC	KVM_X86_CPU_FEATURE(0x8000001F, 0, EAX, 26)
+
 /* Fields of the backing page that aren't x2APIC registers. */
 #define SAVIC_ALLOWED_IRR	0x204
 #define SAVIC_NMI_REQ		0x278
@@ -81,11 +83,13 @@ void savic_eoi(void);
 
 /*
  * Guest side: a handler that counts, and ends, interrupts.  Waiting has no limit,
- * and interrupts have to be off, with one window for them at least.
+ * and interrupts have to be off, with one window for them at least.  What a vCPU waits for
+ * for long is said by the host, other loops may have it said by savic_show_wait().
  */
 void savic_irq_handler(struct ex_regs *regs);
 u32 savic_nr_irqs(u32 apic_id, u8 vector);
 void savic_wait_for_irqs(u8 vector, u32 nr);
+void savic_show_wait(u32 apic_id, u8 vector, u32 seen, u32 wanted);
 void savic_settle(void);
 
 /*

@@ -4,6 +4,8 @@
  *
  * Interrupt handlers use this file, see ghcb.c.
  */
+#include <pthread.h>
+
 #include "savic.h"
 #include "sev.h"
 
@@ -15,6 +17,28 @@ static struct savic_pool {
 	gpa_t gpa;
 	u32 nr_pages;
 } savic_pool;
+
+/*
+ * What each vCPU waits for, by its APIC ID, in a page that host and guest share.  A lost interrupt
+ * makes a test hang, and this is how the host can tell which one it is.
+ */
+struct savic_wait {
+	u32 vector;
+	u32 wanted;
+	u32 seen;
+};
+
+/* Guest copy only. */
+static struct savic_wait *savic_waits;
+
+#define WATCH_SECS	30
+
+/* Host only: the VM that was created last. */
+static struct savic_watch {
+	struct kvm_vm *vm;
+	struct savic_wait *waits;
+	pthread_t thread;
+} savic_watch;
 
 /* What KVM lets userspace ask for, see KVM_X86_SEV_VMSA_FEATURES in api.rst. */
 bool kvm_has_savic(void)
@@ -46,6 +70,53 @@ void savic_set_pages(struct kvm_vm *vm, gva_t gva, u32 nr_pages)
 	write_guest_global(vm, savic_pool, pool);
 }
 
+static void report_wait(struct kvm_vcpu *vcpu, struct savic_wait *wait)
+{
+	ksft_print_msg("vCPU %u waits for vector %#x, %u of %u came; %s, %lu exits, %lu vectors posted, %lu times requested, %lu kicks, %lu doorbells, %lu wakes\n",
+		       vcpu->id, wait->vector, wait->seen, wait->wanted,
+		       vcpu_get_stat(vcpu, blocking) ? "halted" : "not halted",
+		       vcpu_get_stat(vcpu, exits), vcpu_get_stat(vcpu, savic_posted),
+		       vcpu_get_stat(vcpu, savic_irr_requests), vcpu_get_stat(vcpu, savic_kicks),
+		       vcpu_get_stat(vcpu, savic_doorbells), vcpu_get_stat(vcpu, savic_wakes));
+	fflush(stdout);
+}
+
+/* Every now and then, say who is waiting for what.  It's the test's timeout that ends it. */
+static void *watch_thread(void *unused)
+{
+	struct savic_wait waits[SAVIC_MAX_IDS];
+	struct kvm_vcpu *vcpu;
+	int fds[2];
+
+	TEST_ASSERT(!pipe(fds), "pipe() failed, errno %d", errno);
+	for (;;) {
+		sleep(WATCH_SECS);
+
+		/* The VM may be gone by now, and its memory with it: then write() fails. */
+		if (write(fds[1], READ_ONCE(savic_watch.waits), sizeof(waits)) != sizeof(waits) ||
+		    read(fds[0], waits, sizeof(waits)) != sizeof(waits))
+			continue;
+
+		list_for_each_entry(vcpu, &savic_watch.vm->vcpus, list) {
+			if (vcpu->id < SAVIC_MAX_IDS && waits[vcpu->id].wanted)
+				report_wait(vcpu, &waits[vcpu->id]);
+		}
+	}
+	return NULL;
+}
+
+static void watch(struct kvm_vm *vm)
+{
+	gva_t gva = vm_alloc_shared(vm, PAGE_SIZE, KVM_UTIL_MIN_VADDR, MEM_REGION_DATA);
+
+	kvm_static_assert(SAVIC_MAX_IDS * sizeof(struct savic_wait) <= PAGE_SIZE);
+	write_guest_global(vm, savic_waits, (struct savic_wait *)gva);
+	savic_watch.vm = vm;
+	WRITE_ONCE(savic_watch.waits, addr_gva2hva(vm, gva));
+	if (!savic_watch.thread)
+		pthread_create(&savic_watch.thread, NULL, watch_thread, NULL);
+}
+
 /* vCPU IDs are indices if @ids is NULL. */
 static struct kvm_vm *create(u32 nr_vcpus, const u32 ids[], void *guest_code,
 			     struct kvm_vcpu *vcpus[], bool split_irqchip,
@@ -73,6 +144,7 @@ static struct kvm_vm *create(u32 nr_vcpus, const u32 ids[], void *guest_code,
 
 	savic_set_pages(vm, vm_alloc_pages(vm, nr_pages), nr_pages);
 	vm_install_exception_handler(vm, VC_VECTOR, savic_vc_handler);
+	watch(vm);
 
 	return vm;
 }
@@ -366,14 +438,29 @@ u32 savic_nr_irqs(u32 apic_id, u8 vector)
 	return READ_ONCE(savic_irqs[apic_id][vector]);
 }
 
+/* Tell the host what the vCPU waits for, nothing if @wanted is 0. */
+void savic_show_wait(u32 apic_id, u8 vector, u32 seen, u32 wanted)
+{
+	struct savic_wait *wait = &savic_waits[apic_id];
+
+	if (!savic_waits)
+		return;
+
+	WRITE_ONCE(wait->vector, vector);
+	WRITE_ONCE(wait->seen, seen);
+	WRITE_ONCE(wait->wanted, wanted);
+}
+
 void savic_wait_for_irqs(u8 vector, u32 nr)
 {
-	u32 id = savic_apic_id();
+	u32 seen, id = savic_apic_id();
 
-	while (savic_nr_irqs(id, vector) < nr) {
+	while ((seen = savic_nr_irqs(id, vector)) < nr) {
+		savic_show_wait(id, vector, seen, nr);
 		safe_halt();
 		cli();
 	}
+	savic_show_wait(id, 0, 0, 0);
 }
 
 /* Guest copy only. */
@@ -456,6 +543,14 @@ static void vc_unaccelerated_access(struct ex_regs *regs)
 		status = ghcb_rdmsr(msr, &val);
 		regs->rax = (u32)val;
 		regs->rdx = val >> 32;
+	}
+
+	/* The host has an exception for it, which a fault can still become. */
+	if (fault && status == GHCB_EXCEPTION) {
+		regs->vector = GP_VECTOR;
+		regs->error_code = 0;
+		route_exception(regs);
+		return;
 	}
 
 	__GUEST_ASSERT(status == GHCB_OK, "%s of x2APIC register %#x refused, status %u",
