@@ -50,15 +50,20 @@ class Trace:
     def close(self):
         """Give slices durations that nest, and sort all by time."""
         for (pid, tid), slices in self.tracks.items():
-            slices.sort(key=lambda s: (s[0], -s[1]))
-            open_until = []
+            # A step of an interrupt gives way to what has a duration of its own.
+            slices.sort(key=lambda s: (s[0], s[1] - s[0] <= STEP and "interrupt" in s[3], -s[1]))
+            inside = []
+            for s in slices:
+                s[1] = max(s[0], s[1])
+                while inside and inside[-1][1] <= s[0]:
+                    inside.pop()
+                while inside and inside[-1][1] < s[1] and "interrupt" in inside[-1][3] and pid == CPUS:
+                    inside.pop()[1] = s[0]
+                if inside:
+                    s[1] = min(s[1], inside[-1][1])
+                inside.append(s)
             for begin, end, name, args in slices:
-                while open_until and open_until[-1] <= begin:
-                    open_until.pop()
-                if open_until:
-                    end = min(end, open_until[-1])
-                open_until.append(end)
-                self.add("X", pid, tid, begin, name, dur=round(max(end - begin, 0), 3), args=args)
+                self.add("X", pid, tid, begin, name, dur=round(end - begin, 3), args=args)
         self.out.sort(key=lambda r: r["ts"])
 
 
