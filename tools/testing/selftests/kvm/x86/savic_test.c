@@ -462,6 +462,53 @@ static void guest_bad_msrs(void)
 	GUEST_DONE();
 }
 
+/* A vCPU may have another GHCB for each VMGEXIT, also one that its interrupt handler uses. */
+#define NR_GHCBS		4
+#define NR_GHCB_ROUNDS		100
+
+static u64 first_ghcb;
+
+static void change_ghcb(void)
+{
+	u64 gpa = rdmsr(MSR_AMD64_SEV_ES_GHCB);
+
+	gpa = first_ghcb + (gpa - first_ghcb + PAGE_SIZE) % (NR_GHCBS * PAGE_SIZE);
+	GUEST_ASSERT_EQ(ghcb_msr_protocol(gpa | GHCB_MSR_REG_GPA_REQ), gpa | GHCB_MSR_REG_GPA_RESP);
+	wrmsr(MSR_AMD64_SEV_ES_GHCB, gpa);
+}
+
+static void read_msr_by_new_ghcb(void)
+{
+	u64 val;
+
+	change_ghcb();
+	GUEST_ASSERT_EQ(ghcb_rdmsr(MSR_IA32_APICBASE, &val), GHCB_OK);
+	GUEST_ASSERT(val & MSR_IA32_APICBASE_ENABLE);
+}
+
+static void ghcb_irq_handler(struct ex_regs *regs)
+{
+	read_msr_by_new_ghcb();
+	savic_irq_handler(regs);
+	read_msr_by_new_ghcb();
+}
+
+static void guest_changes_ghcb(void)
+{
+	u32 i;
+
+	savic_enable();
+	first_ghcb = rdmsr(MSR_AMD64_SEV_ES_GHCB);
+	for (i = 1; i <= NR_GHCB_ROUNDS; i++) {
+		read_msr_by_new_ghcb();
+		wrmsr(X2APIC_MSR(APIC_SELF_IPI), ALLOWED_VECTOR);
+		sti_nop_cli();
+		GUEST_ASSERT_EQ(savic_nr_irqs(0, ALLOWED_VECTOR), i);
+		read_msr_by_new_ghcb();
+	}
+	GUEST_DONE();
+}
+
 struct test_vm {
 	struct kvm_vm *vm;
 	struct kvm_vcpu *vcpus[2];
@@ -586,6 +633,13 @@ TEST_F_TIMEOUT(savic, control_msr, TIMEOUT_SECS)
 TEST_F_TIMEOUT(savic, register_backing_page, TIMEOUT_SECS)
 {
 	launch(&self->t, guest_register, NULL);
+	EXPECT_FALSE(savic_vcpu_run(self->t.vcpus[0]));
+}
+
+TEST_F_TIMEOUT(savic, many_ghcbs, TIMEOUT_SECS)
+{
+	vm_install_exception_handler(self->t.vm, ALLOWED_VECTOR, ghcb_irq_handler);
+	launch(&self->t, guest_changes_ghcb, NULL);
 	EXPECT_FALSE(savic_vcpu_run(self->t.vcpus[0]));
 }
 

@@ -10,9 +10,11 @@
 #include "kvm_test_harness.h"
 #include "kvm_util.h"
 #include "processor.h"
-#include "savic.h"
 #include "sev.h"
 #include "test_util.h"
+
+/* With Secure AVIC, KVM can't inject anything. */
+#define SVM_SEV_FEAT_SECURE_AVIC	BIT_ULL(16)
 
 #define NR_VCPUS	2
 #define TEST_PORT	0x2000
@@ -168,54 +170,6 @@ static void guest_exceptions(void)
 	GUEST_DONE();
 }
 
-/* A vCPU may have another GHCB for each VMGEXIT, also one that its interrupt handler uses. */
-#define SELF_VECTOR		0x51
-#define NR_GHCBS		4
-#define NR_GHCB_ROUNDS		100
-
-static u64 first_ghcb;
-
-static void change_ghcb(void)
-{
-	u64 gpa = rdmsr(MSR_AMD64_SEV_ES_GHCB);
-
-	gpa = first_ghcb + (gpa - first_ghcb + PAGE_SIZE) % (NR_GHCBS * PAGE_SIZE);
-	GUEST_ASSERT_EQ(ghcb_msr_protocol(gpa | GHCB_MSR_REG_GPA_REQ), gpa | GHCB_MSR_REG_GPA_RESP);
-	wrmsr(MSR_AMD64_SEV_ES_GHCB, gpa);
-}
-
-static void read_msr_by_new_ghcb(void)
-{
-	u64 val;
-
-	change_ghcb();
-	GUEST_ASSERT_EQ(ghcb_rdmsr(MSR_IA32_APICBASE, &val), GHCB_OK);
-	GUEST_ASSERT(val & MSR_IA32_APICBASE_ENABLE);
-}
-
-static void ghcb_irq_handler(struct ex_regs *regs)
-{
-	read_msr_by_new_ghcb();
-	savic_irq_handler(regs);
-	read_msr_by_new_ghcb();
-}
-
-static void guest_changes_ghcb(void)
-{
-	u32 i;
-
-	savic_enable();
-	first_ghcb = rdmsr(MSR_AMD64_SEV_ES_GHCB);
-	for (i = 1; i <= NR_GHCB_ROUNDS; i++) {
-		read_msr_by_new_ghcb();
-		wrmsr(X2APIC_MSR(APIC_SELF_IPI), SELF_VECTOR);
-		sti_nop_cli();
-		GUEST_ASSERT_EQ(savic_nr_irqs(0, SELF_VECTOR), i);
-		read_msr_by_new_ghcb();
-	}
-	GUEST_DONE();
-}
-
 /* Private to shared, where the host can write, and back. */
 static void guest_page_state(void)
 {
@@ -330,10 +284,21 @@ FIXTURE_VARIANT_ADD(vm_type, savic) {
 	.vmsa_features = SVM_SEV_FEAT_SECURE_AVIC,
 };
 
+static u64 supported_vmsa_features(void)
+{
+	int kvm_fd = open_kvm_dev_path_or_exit();
+	u64 features = 0;
+
+	if (!__kvm_has_device_attr(kvm_fd, KVM_X86_GRP_SEV, KVM_X86_SEV_VMSA_FEATURES))
+		kvm_device_attr_get(kvm_fd, KVM_X86_GRP_SEV, KVM_X86_SEV_VMSA_FEATURES, &features);
+	close(kvm_fd);
+	return features;
+}
+
 FIXTURE_SETUP(vm_type)
 {
-	if (variant->vmsa_features && !kvm_has_savic())
-		SKIP(return, SAVIC_MISSING);
+	if (variant->vmsa_features & ~supported_vmsa_features())
+		SKIP(return, "KVM doesn't offer VMSA features %#lx", variant->vmsa_features);
 	if (!(kvm_check_cap(KVM_CAP_VM_TYPES) & BIT(variant->type)))
 		SKIP(return, "KVM doesn't offer VMs of type %u", variant->type);
 }
@@ -379,21 +344,6 @@ TEST_F_TIMEOUT(vm_type, exceptions, TIMEOUT_SECS)
 	vm_enable_cap(vm, KVM_CAP_X86_USER_SPACE_MSR, KVM_MSR_EXIT_REASON_UNKNOWN |
 						      KVM_MSR_EXIT_REASON_INVAL);
 	EXPECT_EQ(-1, run_vcpu(vcpus[0]));
-	kvm_vm_free(vm);
-}
-
-TEST(many_ghcbs)
-{
-	struct kvm_vcpu *vcpu;
-	struct kvm_vm *vm;
-
-	if (!kvm_has_savic())
-		SKIP(return, SAVIC_MISSING);
-
-	vm = vm_savic_create(1, guest_changes_ghcb, &vcpu);
-	vm_install_exception_handler(vm, SELF_VECTOR, ghcb_irq_handler);
-	vm_sev_launch(vm, snp_default_policy(), NULL);
-	EXPECT_FALSE(savic_vcpu_run(vcpu));
 	kvm_vm_free(vm);
 }
 
