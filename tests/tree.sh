@@ -77,8 +77,7 @@ refresh)
 	[ "$(find "$out/patches" -name '*.patch' | wc -l)" = "$(find "patches/$x" -name '*.patch' | wc -l)" ]
 	;;
 series)
-	# git am takes the series, and each part of it that can be sent on its own, on the pinned source, and the
-	# result is what the tree has.
+	# git am takes the series, and each part of it on what that part needs, and the result is what the tree has.
 	scripts/series "$x"
 	tree=$build/tree/$x
 	out=$(mktemp -d)
@@ -90,7 +89,7 @@ series)
 		# Only what the series touches is checked out.
 		git diff --name-only --no-renames base "refs/savic/series$part" | sed 's,^,/,' >"$out/paths"
 		git sparse-checkout set --no-cone --stdin <"$out/paths"
-		git checkout -q base
+		git checkout -q "refs/savic/base$part"
 		find "$repo/build/series/$x$part" -name '*.patch' ! -name '0000-*' | LC_ALL=C sort | xargs git am -q
 		git diff --exit-code --stat HEAD "refs/savic/series$part"
 		if grep -q '\*\*\* \(SUBJECT\|BLURB\) HERE' "$repo/build/series/$x$part"/0000-cover-letter.patch; then
