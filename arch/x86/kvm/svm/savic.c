@@ -48,7 +48,8 @@
  *
  * Names in parentheses are those of litmus tests in
  * Documentation/litmus-tests/kvm.  NMIs from the host and AP Creation are
- * requests to a vCPU, for which KVM's own rules are the same.
+ * requests to a vCPU, for which KVM's own rules are the same
+ * (nmi-before-request, nmi-vs-entry, nmi-vs-sleep, ap-creation-vs-sleep).
  *
  * Section numbers are of the AMD64 APM vol. 2, rev. 3.44.
  */

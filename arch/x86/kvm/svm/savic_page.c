@@ -17,7 +17,7 @@
  * The VMSAs that the guest asks for are counted.  A page that the vCPU registers
  * itself is for its current VMSA, a page that another vCPU registers is for the
  * next VMSA that the guest asks for as well.  A registration ends when the vCPU
- * gets a later VMSA, or when its VMSA is destroyed.
+ * gets a later VMSA, or when its VMSA is destroyed (ap-creation-vs-destruction).
  *
  * Section numbers are of the AMD64 APM vol. 2, rev. 3.44.
  */
