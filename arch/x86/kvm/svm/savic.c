@@ -217,6 +217,8 @@ void savic_deliver_interrupt(struct kvm_vcpu *vcpu, int trig_mode, int vector)
 	}
 
 	set_bit(vector, savic->pending);
+
+	/* Whoever clears the flag sees the vector (look-again-vs-vmrun). */
 	smp_mb__after_atomic();
 	set_bit(SAVIC_LOOK_AGAIN, &savic->flags);
 
@@ -416,8 +418,10 @@ void savic_request(struct vcpu_svm *svm)
 	if (test_and_clear_bit(SAVIC_DISCARD_IRR, &savic->flags))
 		savic_discard_irr(svm);
 
-	/* VMRUN is the look that was asked for.  See rule 2. */
+	/* VMRUN is the look that was asked for. */
 	clear_bit(SAVIC_LOOK_AGAIN, &savic->flags);
+
+	/* See rule 2 (look-again-vs-vmrun). */
 	smp_mb__after_atomic();
 
 	if (savic_request_irr(svm)) {
@@ -730,12 +734,15 @@ static bool savic_may_retry(struct savic *savic)
 	if (ktime_to_ns(ktime_sub(now, savic->retry_last)) > 2 * SAVIC_RETRY_MAX)
 		savic->nr_retries = 0;
 
+	if (savic->nr_retries >= SAVIC_MAX_RETRIES &&
+	    ktime_before(now, savic->retry_next)) {
+		savic_run_at(savic, savic->retry_next);
+		return false;
+	}
+
 	if (savic->nr_retries < SAVIC_MAX_RETRIES) {
 		savic->nr_retries++;
 		savic->retry_interval = SAVIC_RETRY_MIN;
-	} else if (ktime_before(now, savic->retry_next)) {
-		savic_run_at(savic, savic->retry_next);
-		return false;
 	} else {
 		savic->retry_interval = min(2 * savic->retry_interval, SAVIC_RETRY_MAX);
 	}

@@ -247,11 +247,10 @@ static bool savic_register(struct kvm_vcpu *vcpu, struct kvm_vcpu *target)
 				 action == SVM_VMGEXIT_SAVIC_UNREGISTER_GPA);
 
 	if (target != vcpu) {
-		/*
-		 * @target may have halted with something that waits for this page.
-		 * Rule 2 in savic.c, sender's side (look-again-vs-sleep).
-		 */
+		/* @target may have halted with something that waits for this page. */
 		set_bit(SAVIC_LOOK_AGAIN, &savic->flags);
+
+		/* Rule 2 in savic.c, sender's side (look-again-vs-sleep). */
 		smp_mb__after_atomic();
 		kvm_vcpu_kick(target);
 	}

@@ -496,7 +496,8 @@ static void guest_walk_cells(void)
 		while (READ_ONCE(cell_ready) != cell)
 			cpu_relax();
 
-		if (by == BY_ANOTHER || by == BY_ITSELF_THEN_ANOTHER || by == BY_ANOTHER_THEN_ITSELF)
+		if (by == BY_ANOTHER || by == BY_ITSELF_THEN_ANOTHER ||
+		    by == BY_ANOTHER_THEN_ITSELF)
 			register_page(1);
 		if (by == BY_ANOTHER_THEN_ITSELF)
 			order_registration(cell);

@@ -435,7 +435,7 @@ TEST_F_TIMEOUT(savic_level, pins_by_mmio, TIMEOUT_SECS)
 
 	for (pin = 0; pin < NR_PINS; pin++)
 		vm_install_exception_handler(t->vm, PIN_VECTOR(pin), savic_irq_handler);
-	/* The library maps memory only, so have the page table entry of another page point there. */
+	/* The library maps memory only, so another page's page table entry has to point there. */
 	virt_pg_map(t->vm, IOAPIC_GPA, addr_gva2gpa(t->vm, vm_alloc_page(t->vm)));
 	pte = vm_get_pte(t->vm, IOAPIC_GPA);
 	*pte = (*pte & ~(PHYSICAL_PAGE_MASK | t->vm->arch.c_bit)) | IOAPIC_GPA;

@@ -373,7 +373,7 @@ TEST_F_TIMEOUT(savic_page, neighbour_converted, TIMEOUT_SECS)
 {
 	/* Nothing else is in the page, vm_savic_create() has one vCPU's. */
 	hammer(&self->t, convert_neighbour);
-	/* The host's memory management may have a reason of its own now and then, but not each time. */
+	/* The host's memory management may have a reason now and then, but not each time. */
 	EXPECT_LT(vcpu_get_stat(self->t.vcpu, savic_page_losses), NR_ROUNDS / 2);
 }
 

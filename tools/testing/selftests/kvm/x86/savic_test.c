@@ -425,7 +425,8 @@ static void guest_malformed(void)
 }
 
 /* As for any MSR, an error that the guest is to see as an exception of its instruction. */
-#define GHCB_GP			(SVM_EVTINJ_VALID | SVM_EVTINJ_VALID_ERR | SVM_EVTINJ_TYPE_EXEPT | GP_VECTOR)
+#define GHCB_GP			(SVM_EVTINJ_VALID | SVM_EVTINJ_VALID_ERR |	\
+				 SVM_EVTINJ_TYPE_EXEPT | GP_VECTOR)
 
 static void assert_gp(u32 msr, bool write)
 {

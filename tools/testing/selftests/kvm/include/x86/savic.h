@@ -83,8 +83,8 @@ void savic_eoi(void);
 
 /*
  * Guest side: a handler that counts, and ends, interrupts.  Waiting has no limit,
- * and interrupts have to be off, with one window for them at least.  What a vCPU waits for
- * for long is said by the host, other loops may have it said by savic_show_wait().
+ * and interrupts have to be off, with one window for them at least.  If a vCPU waits
+ * long then the host says what for, other loops may use savic_show_wait().
  */
 void savic_irq_handler(struct ex_regs *regs);
 u32 savic_nr_irqs(u32 apic_id, u8 vector);
