@@ -377,8 +377,7 @@ FAULTS = [
         ("savic_handle_idle_hlt:VALID_PAGE(READ_ONCE(savic->gpa))", "(M || VALID_PAGE(READ_ONCE(savic->gpa)))")]),
     ("7 9", "a vCPU doesn't wait for the end of the pause between attempts",
      "savic_halt_test engine_off, savic_halt_test masked_line", [
-        ("savic_may_retry:else if (ktime_before(now, savic->retry_next))",
-         "else if (!M && ktime_before(now, savic->retry_next))")]),
+        ("savic_may_retry:    ktime_before(now, savic->retry_next)", "    !M && ktime_before(now, savic->retry_next)")]),
     ("7 9", "nothing ends the pause between attempts", "savic_halt_test engine_off", [
         ("savic_may_retry:\t\tsavic_run_at(", "\t\tif (!M)\n\t\t\tsavic_run_at(")]),
     ("6 9", "the pause between attempts doesn't grow", "savic_halt_test denied_line", [
