@@ -28,6 +28,8 @@
 #include "target/i386/snp-cpu.h"
 #include "amd_iommu.h"
 
+#define TYPE_FCH_SMBUS          "amd-fch-smbus"
+
 #define RMP_ENTRY_SIZE          16
 /* Segmented, a GiB takes so much; segments begin at 1M, behind their table */
 #define RMP_GIB_SIZE            (4 * MiB)
@@ -191,6 +193,43 @@ void snp_host_init_memory(PCMachineState *pcms)
     vmstate_register(NULL, 0, &vmstate_snp_host, pcms);
 }
 
+/*
+ * Interrupt remapping takes an I/O APIC whose requester ID, 00:14.0, is that of
+ * the southbridge: Linux 7.3 looks for an SMBus controller or an ISA bridge
+ * there. No register of it is modelled.
+ */
+static void fch_smbus_class_init(ObjectClass *klass, void *data)
+{
+    DeviceClass *dc = DEVICE_CLASS(klass);
+    PCIDeviceClass *k = PCI_DEVICE_CLASS(klass);
+
+    k->vendor_id = PCI_VENDOR_ID_AMD;
+    k->device_id = 0x790b;
+    k->class_id = PCI_CLASS_SERIAL_SMBUS;
+    dc->hotpluggable = false;
+    /* Reason: a part of the machine, at a fixed address */
+    dc->user_creatable = false;
+    dc->desc = "AMD FCH SMBus controller, without registers";
+    set_bit(DEVICE_CATEGORY_MISC, dc->categories);
+}
+
+static const TypeInfo fch_smbus_info = {
+    .name = TYPE_FCH_SMBUS,
+    .parent = TYPE_PCI_DEVICE,
+    .class_init = fch_smbus_class_init,
+    .interfaces = (InterfaceInfo[]) {
+        { INTERFACE_CONVENTIONAL_PCI_DEVICE },
+        { },
+    },
+};
+
+static void snp_host_register_types(void)
+{
+    type_register_static(&fch_smbus_info);
+}
+
+type_init(snp_host_register_types);
+
 void snp_host_create_devices(PCMachineState *pcms)
 {
     DeviceState *iommu = qdev_new(TYPE_AMD_IOMMU_DEVICE);
@@ -203,5 +242,6 @@ void snp_host_create_devices(PCMachineState *pcms)
     qdev_prop_set_bit(iommu, "xtsup", true);
     sysbus_realize_and_unref(SYS_BUS_DEVICE(iommu), &error_fatal);
 
+    pci_create_simple(pcms->pcibus, AMDVI_IOAPIC_SB_DEVID, TYPE_FCH_SMBUS);
     pci_create_simple(pcms->pcibus, -1, TYPE_AMD_PSP);
 }
