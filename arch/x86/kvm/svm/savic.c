@@ -564,6 +564,7 @@ static bool savic_send_ipi(struct kvm_vcpu *vcpu, u64 icr)
 		.shorthand	= icr & APIC_SHORT_MASK,
 	};
 	struct kvm_vcpu *target;
+	unsigned int nr_vcpus;
 	unsigned long i;
 
 	if (!savic_icr_is_valid(vcpu, icr))
@@ -581,12 +582,14 @@ static bool savic_send_ipi(struct kvm_vcpu *vcpu, u64 icr)
 	if (irq.shorthand == APIC_DEST_NOSHORT && irq.dest_id == X2APIC_BROADCAST)
 		irq.shorthand = APIC_DEST_ALLINC;
 
-	bitmap_zero(vcpus, KVM_MAX_VCPUS);
+	/* A vCPU that is being created meanwhile isn't a target yet. */
+	nr_vcpus = atomic_read(&vcpu->kvm->online_vcpus);
+	bitmap_zero(vcpus, nr_vcpus);
 	kvm_bitmap_or_dest_vcpus(vcpu->kvm, &irq, vcpus);
 	if (irq.shorthand == APIC_DEST_ALLBUT)
 		__clear_bit(vcpu->vcpu_idx, vcpus);
 
-	for_each_set_bit(i, vcpus, KVM_MAX_VCPUS) {
+	for_each_set_bit(i, vcpus, nr_vcpus) {
 		target = kvm_get_vcpu(vcpu->kvm, i);
 		if (target)
 			savic_look_again(target, nmi);
