@@ -65,7 +65,6 @@
 #include <asm/apic.h>
 #include <asm/sev.h>
 
-#include "cpuid.h"
 #include "ioapic.h"
 #include "irq.h"
 #include "lapic.h"

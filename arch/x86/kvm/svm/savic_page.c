@@ -35,13 +35,21 @@
 /* Have @vcpus leave guest mode, and load their pages before they go back. */
 static void savic_make_load_requests(struct kvm *kvm, unsigned long *vcpus)
 {
-	lockdep_assert_held_write(&kvm->mmu_lock);
-
 	/*
 	 * This request waits.  A vCPU that isn't in guest mode sees the request
 	 * after it has set IN_GUEST_MODE, and goes back (zap-vs-entry).
 	 */
 	kvm_make_vcpus_request_mask(kvm, KVM_REQ_LOAD_PROTECTED_APIC_PAGE, vcpus);
+}
+
+/* The same for one vCPU. */
+static void savic_make_load_request(struct kvm_vcpu *vcpu)
+{
+	DECLARE_BITMAP(vcpus, KVM_MAX_VCPUS);
+
+	bitmap_zero(vcpus, KVM_MAX_VCPUS);
+	__set_bit(vcpu->vcpu_idx, vcpus);
+	savic_make_load_requests(vcpu->kvm, vcpus);
 }
 
 /**
@@ -184,15 +192,11 @@ int savic_handle_npf(struct kvm_vcpu *vcpu)
 static void savic_set_page(struct kvm_vcpu *vcpu, gpa_t gpa)
 {
 	struct savic *savic = to_svm(vcpu)->savic;
-	DECLARE_BITMAP(vcpus, KVM_MAX_VCPUS);
 	struct kvm *kvm = vcpu->kvm;
-
-	bitmap_zero(vcpus, KVM_MAX_VCPUS);
-	__set_bit(vcpu->vcpu_idx, vcpus);
 
 	write_lock(&kvm->mmu_lock);
 	if (VALID_PAGE(savic->gpa))
-		savic_make_load_requests(kvm, vcpus);
+		savic_make_load_request(vcpu);
 	WRITE_ONCE(savic->gpa, gpa);
 	write_unlock(&kvm->mmu_lock);
 
@@ -296,7 +300,6 @@ void savic_handle_register(struct kvm_vcpu *vcpu)
 void savic_request_vmsa(struct kvm_vcpu *vcpu, unsigned int request)
 {
 	struct savic *savic = to_svm(vcpu)->savic;
-	DECLARE_BITMAP(vcpus, KVM_MAX_VCPUS);
 
 	lockdep_assert_held(&to_svm(vcpu)->sev_es.snp_vmsa_mutex);
 
@@ -307,11 +310,7 @@ void savic_request_vmsa(struct kvm_vcpu *vcpu, unsigned int request)
 	if (savic->discard_at_init)
 		return;
 
-	/* This request waits until the vCPU has left guest mode. */
-	bitmap_zero(vcpus, KVM_MAX_VCPUS);
-	__set_bit(vcpu->vcpu_idx, vcpus);
-	kvm_make_vcpus_request_mask(vcpu->kvm, KVM_REQ_LOAD_PROTECTED_APIC_PAGE, vcpus);
-
+	savic_make_load_request(vcpu);
 	savic_discard_vectors(savic);
 }
 
