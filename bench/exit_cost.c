@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Instructions that the host executes from #VMEXIT to VMRUN, for guests that have
- * nothing to do with Secure AVIC.  Linked with KVM's selftest library by bench/exits.
+ * nothing to do with Secure AVIC, or for one that has.  Linked with KVM's selftest
+ * library by bench/exits.
  *
  * To be run on one CPU of a machine on which the TSC counts instructions (QEMU
  * with -icount shift=0), with kvm.lapic_timer_advance=0, as KVM would wait for time
@@ -57,15 +58,20 @@ static void guest_exits(void)
 	GUEST_DONE();
 }
 
-static void guest_vmgexits(void)
+/* In the loop is the WRMSR of the request, which does not exit. */
+static void report_vmgexit(void)
 {
 	u64 ghcb = rdmsr(MSR_AMD64_SEV_ES_GHCB), count;
 
-	/* In the loop is the WRMSR of the request, which does not exit. */
 	count = measure("wrmsr; rep; vmmcall", : : "c" (MSR_AMD64_SEV_ES_GHCB),
 			"a" (GHCB_MSR_CPUID_REQ), "d" (0) : "memory");
 	wrmsr(MSR_AMD64_SEV_ES_GHCB, ghcb);
 	report("VMGEXIT-CPUID", count);
+}
+
+static void guest_vmgexits(void)
+{
+	report_vmgexit();
 
 	/* By the GHCB page: instructions of the guest's #VC handler are in the count. */
 	report("#VC-RDMSR", ({
@@ -96,6 +102,17 @@ enum other {
 
 /* When the guest took the last interrupt or NMI, 0 until then, and what RSI was. */
 static volatile u64 taken, rsi;
+
+/* The guest is in Secure AVIC mode: the timer is KVM's, and is asked for by VMGEXIT. */
+static bool has_savic;
+
+static void write_msr(u32 msr, u64 val)
+{
+	if (has_savic)
+		GUEST_ASSERT_EQ(ghcb_wrmsr(msr, val), GHCB_OK);
+	else
+		wrmsr(msr, val);
+}
 
 static void irq_handler(struct ex_regs *regs)
 {
@@ -150,9 +167,9 @@ static u64 arm_timer(u32 lvtt, int round)
 {
 	u64 deadline;
 
-	x2apic_write_reg(APIC_LVTT, lvtt | APIC_LVT_TIMER_TSCDEADLINE | VECTOR);
+	write_msr(X2APIC_MSR(APIC_LVTT), lvtt | APIC_LVT_TIMER_TSCDEADLINE | VECTOR);
 	deadline = rdtsc() + DELAY + round;
-	wrmsr(MSR_IA32_TSC_DEADLINE, deadline);
+	write_msr(MSR_IA32_TSC_DEADLINE, deadline);
 	return deadline;
 }
 
@@ -212,6 +229,15 @@ static void report_interrupt(const char *what, u64 (*one)(int round))
 	GUEST_PRINTF("%s %lu\n", what, (unsigned long)best);
 }
 
+static void report_timer_and_msi(void)
+{
+	report_interrupt("host-interrupt", host_interrupt);
+	report_interrupt("timer", timer_interrupt);
+	report_interrupt("HLT-timer", timer_wakes);
+	GUEST_SYNC(SEND);
+	report_interrupt("HLT-MSI", msi_wakes);
+}
+
 static void guest_interrupts(void)
 {
 	x2apic_enable();
@@ -221,11 +247,47 @@ static void guest_interrupts(void)
 	report_interrupt("IPI-to-self", self_ipi);
 	report_interrupt("IPI-window", masked_self_ipi);
 	report_interrupt("NMI-to-self", self_nmi);
-	report_interrupt("host-interrupt", host_interrupt);
-	report_interrupt("timer", timer_interrupt);
-	report_interrupt("HLT-timer", timer_wakes);
-	GUEST_SYNC(SEND);
-	report_interrupt("HLT-MSI", msi_wakes);
+	report_timer_and_msi();
+	GUEST_DONE();
+}
+
+static u64 read_lvtt(int round)
+{
+	u64 begin = rdtsc(), val;
+
+	GUEST_ASSERT_EQ(ghcb_rdmsr(X2APIC_MSR(APIC_LVTT), &val), GHCB_OK);
+	return rdtsc() - begin;
+}
+
+static u64 write_lvtt(int round)
+{
+	u64 begin = rdtsc();
+
+	write_msr(X2APIC_MSR(APIC_LVTT), APIC_LVT_MASKED | APIC_LVT_TIMER_TSCDEADLINE | VECTOR);
+	return rdtsc() - begin;
+}
+
+static u64 write_deadline(int round)
+{
+	u64 begin = rdtsc();
+
+	write_msr(MSR_IA32_TSC_DEADLINE, 0);
+	return rdtsc() - begin;
+}
+
+static void guest_with_savic(void)
+{
+	has_savic = true;
+	savic_enable();
+	savic_allow_vector(VECTOR);
+	sti();
+
+	GUEST_SYNC(SPIN);
+	report_vmgexit();
+	report_interrupt("RDMSR-LVTT", read_lvtt);
+	report_interrupt("WRMSR-LVTT", write_lvtt);
+	report_interrupt("WRMSR-deadline", write_deadline);
+	report_timer_and_msi();
 	GUEST_DONE();
 }
 
@@ -238,7 +300,9 @@ static struct kvm_vm *create(u32 type, void *code, struct kvm_vcpu **vcpu)
 {
 	struct kvm_vm *vm;
 
-	if (type == KVM_X86_DEFAULT_VM)
+	if (code == guest_with_savic)
+		vm = vm_savic_create(1, code, vcpu);
+	else if (type == KVM_X86_DEFAULT_VM)
 		vm = vm_create_with_one_vcpu(vcpu, code);
 	else
 		vm = vm_sev_create_with_one_vcpu(type, code, vcpu);
@@ -297,23 +361,31 @@ static void run_vcpu(const char *name, struct kvm_vcpu *vcpu)
 	}
 }
 
-static void run(const char *name, u32 type)
+static void run_with_other(const char *name, u32 type, void *code)
 {
 	struct kvm_vcpu *vcpu;
 	struct kvm_vm *vm;
 	pthread_t other;
 
-	vm = create(type, encrypts_state(type) ? guest_vmgexits : guest_exits, &vcpu);
-	run_vcpu(name, vcpu);
-	kvm_vm_free(vm);
-
-	vm = create(type, guest_interrupts, &vcpu);
+	vm = create(type, code, &vcpu);
 	WRITE_ONCE(other_job, SPIN);
 	pthread_create(&other, NULL, other_thread, vm);
 	run_vcpu(name, vcpu);
 	WRITE_ONCE(other_job, STOP);
 	pthread_join(other, NULL);
 	kvm_vm_free(vm);
+}
+
+static void run(const char *name, u32 type)
+{
+	struct kvm_vcpu *vcpu;
+	struct kvm_vm *vm;
+
+	vm = create(type, encrypts_state(type) ? guest_vmgexits : guest_exits, &vcpu);
+	run_vcpu(name, vcpu);
+	kvm_vm_free(vm);
+
+	run_with_other(name, type, guest_interrupts);
 }
 
 /* This thread runs the vCPUs, and goes before those that it creates. */
@@ -331,13 +403,19 @@ static void guest_waits(void)
 	GUEST_SYNC(0);
 }
 
-/* With an argument, there is a VM with Secure AVIC meanwhile. */
+/* "beside": there is a VM with Secure AVIC meanwhile.  "own": only such a VM is counted. */
 int main(int argc, char *argv[])
 {
+	const char *what = argc > 1 ? argv[1] : "";
 	struct kvm_vcpu *vcpu;
 	struct kvm_vm *vm;
 
-	if (argc > 1) {
+	if (!strcmp(what, "own")) {
+		take_precedence();
+		run_with_other("savic", KVM_X86_SNP_VM, guest_with_savic);
+		return 0;
+	}
+	if (!strcmp(what, "beside")) {
 		vm = vm_savic_create(1, guest_waits, &vcpu);
 		vm_sev_launch(vm, snp_default_policy(), NULL);
 		TEST_ASSERT(savic_vcpu_run(vcpu), "Unexpected GUEST_DONE()");

@@ -65,7 +65,8 @@ FAULTS = [
         ("savic_request_done:if (vcpu->arch.nmi_pending && !nmi_left &&",
          "if (!M && vcpu->arch.nmi_pending && !nmi_left &&")]),
     ("4", "IPIs get to the first cluster only", "savic_ipi_test msr_icr, savic_ipi_test incomplete_ipi", [
-        ("lapic.c:kvm_icr_to_lapic_irq:irq->dest_id = icr_high;", "irq->dest_id = M ? icr_high & 0xffff : icr_high;")]),
+        ("lapic.c:kvm_icr_to_lapic_irq:irq->dest_id = icr_high;", "irq->dest_id = M ? icr_high & 0xffff : icr_high;"),
+        ("savic_look_again_at_dest:dest >> 16 << 4", "(M ? 0 : dest >> 16 << 4)")]),
     ("2 8", "a backing page is registered for an index", "savic_ipi_test pages", [
         ("savic_page.c:savic_handle_register:target = kvm_get_vcpu_by_id(vcpu->kvm, apic_id);",
          "target = M ? kvm_get_vcpu(vcpu->kvm, apic_id) : kvm_get_vcpu_by_id(vcpu->kvm, apic_id);")]),
@@ -298,19 +299,19 @@ FAULTS = [
 
     # ICR.
     ("4", "an IPI to several reaches one", "savic_ipi_test msr_icr", [
-        ("savic_send_ipi:\t\t\tsavic_look_again(target, nmi);",
-         "\t\t\tsavic_look_again(target, nmi);\n\t\tif (M)\n\t\t\tbreak;")]),
-    ("4", "a broadcast reaches nobody", "savic_ipi_test msr_icr", [
-        ("savic_send_ipi:\tkvm_bitmap_or_dest_vcpus(",
-         "\tif (!M || irq.shorthand == APIC_DEST_NOSHORT)\n\t\tkvm_bitmap_or_dest_vcpus(")]),
-    ("4", "an IPI to 0xffffffff is an MSI's", "savic_ipi_test msr_icr", [
-        ("savic_send_ipi:irq.dest_id == X2APIC_BROADCAST", "irq.dest_id == X2APIC_BROADCAST && !M")]),
+        ("savic_look_again_at_dest:for_each_set_bit(", "if (M)\n\t\tmembers &= -members;\n\tfor_each_set_bit(")]),
+    ("4", "a broadcast reaches one", "savic_ipi_test msr_icr", [
+        ("savic_send_ipi:\t\t\t\tsavic_look_again(target, nmi);",
+         "\t\t\t\tsavic_look_again(target, nmi);\n\t\t\tif (M && target != vcpu)\n\t\t\t\tbreak;")]),
+    ("4", "an IPI to 0xffffffff reaches nobody", "savic_ipi_test msr_icr", [
+        ("savic_send_ipi:icr >> 32 != X2APIC_BROADCAST", "(M || icr >> 32 != X2APIC_BROADCAST)")]),
     ("4", "an IPI is for everybody", "savic_notify_test targets_only", [
-        ("savic_send_ipi:\tbitmap_zero(", "\tif (M)\n\t\tirq.shorthand = APIC_DEST_ALLINC;\n\n\tbitmap_zero(")]),
+        ("savic_send_ipi:shorthand == APIC_DEST_NOSHORT &&", "!M && shorthand == APIC_DEST_NOSHORT &&")]),
     ("4", "reserved bits of ICR are accepted", "savic_ipi_test refused", [
         ("savic_icr_is_valid:icr & X2APIC_ICR_RESERVED_BITS", "(!M && icr & X2APIC_ICR_RESERVED_BITS)")]),
     ("4", "a lowest priority IPI reaches the one that KVM would choose", "savic_ipi_test lowest_priority", [
-        ("savic_send_ipi:= APIC_DM_FIXED,", "= M ? icr & APIC_MODE_MASK : APIC_DM_FIXED,")]),
+        ("savic_look_again_at_dest:members = dest & 0xffff;",
+         "members = dest & 0xffff;\n\tif (M && (icr & APIC_MODE_MASK) == APIC_DM_LOWEST)\n\t\tmembers &= -members;")]),
 
     # NMIs.
     ("5 14", "KVM_SET_VCPU_EVENTS doesn't take back an NMI", "savic_api_test vcpu_ioctls", [
@@ -469,16 +470,15 @@ FAULTS = [
         ("savic_deliver_interrupt:\tset_bit(vector, savic->pending);",
          "\tif (!M || VALID_PAGE(READ_ONCE(savic->gpa)))\n\t\tset_bit(vector, savic->pending);")]),
     ("12", "KVM waits for a deadline that nobody is told of", "savic_trace_test timer_advance", [
-        ("savic.h:savic_prepare_vmrun:unlikely(svm->vcpu.arch.apic->lapic_timer.expired_tscdeadline)",
-         "!M && svm->vcpu.arch.apic->lapic_timer.expired_tscdeadline")]),
+        ("savic.h:savic_prepare_vmrun:\tsvm->vcpu.arch.apic->lapic_timer.expired_tscdeadline = 0;",
+         "\tif (!M)\n\t\tsvm->vcpu.arch.apic->lapic_timer.expired_tscdeadline = 0;")]),
     ("12", "KVM doesn't wait for the deadline", "savic_trace_test timer_advance", [
         ("savic_forget_deadline:if (!control->update_irr ||", "if (M || !control->update_irr ||")]),
     ("14", "a guest without Secure AVIC is told what its request for that lacks", "savic_test not_selected", [
         ("sev.c:sev_es_are_required_ghcb_fields_valid:\tcase SVM_VMGEXIT_AP_CREATION:",
          "\tcase SVM_VMGEXIT_SAVIC:\n\t\treturn !M || kvm_ghcb_rax_is_valid(svm);\n\tcase SVM_VMGEXIT_AP_CREATION:")]),
     ("15", "AP Creation doesn't start a vCPU that waits for SIPI", "snp_hotplug_test create_instead_of_sipi", [
-        ("x86.c:vcpu_block:if (kvm_check_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, vcpu))",
-         "if (!M && kvm_check_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, vcpu))")]),
+        ("x86.c:vcpu_block:\t\tkvm_vcpu_reset_protected(vcpu);", "\t\tif (!M)\n\t\t\tkvm_vcpu_reset_protected(vcpu);")]),
     ("15", "INIT takes the AP Creation that came after it", "snp_hotplug_test create_after_init", [
         ("sev.c:sev_snp_init_protected_guest_state:\tif (kvm_test_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, vcpu))\n\t\treturn;",
          "\tif (M)\n\t\tkvm_clear_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, vcpu);\n"

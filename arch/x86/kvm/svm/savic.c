@@ -60,6 +60,7 @@
 #include <linux/kvm_host.h>
 #include <linux/ktime.h>
 #include <linux/moduleparam.h>
+#include <linux/nospec.h>
 #include <linux/seq_file.h>
 
 #include <asm/apic.h>
@@ -401,15 +402,33 @@ static bool savic_request_irr(struct vcpu_svm *svm)
  */
 #define SAVIC_SECOND_NMI_DELAY	(5 * NSEC_PER_MSEC)
 
+/*
+ * KVM's timer fires before the guest's deadline, and what is left of that time is
+ * waited for before VMRUN.  Don't wait if VMRUN doesn't bring the timer's
+ * interrupt, e.g. because the timer is masked.
+ */
+static void savic_forget_deadline(struct vcpu_svm *svm)
+{
+	struct vmcb_control_area *control = &svm->vmcb->control;
+	struct kvm_lapic *apic = svm->vcpu.arch.apic;
+	u8 vector = kvm_lapic_get_reg(apic, APIC_LVTT);
+
+	if (!control->update_irr ||
+	    !(control->requested_irr[vector / 64] & BIT_ULL(vector % 64)))
+		apic->lapic_timer.expired_tscdeadline = 0;
+}
+
 /**
- * savic_request - hand what was posted to hardware
+ * savic_request - hand what waits to hardware
  * @svm: the vCPU that is about to VMRUN on this CPU
  *
  * Called with IRQs disabled and mode IN_GUEST_MODE.  What hardware doesn't take,
  * because the engine is off or because VMRUN fails, stays in the VMCB for the
  * next VMRUN.
+ *
+ * Return: 0, see savic_prepare_vmrun().
  */
-void savic_request(struct vcpu_svm *svm)
+int savic_request(struct vcpu_svm *svm)
 {
 	struct vmcb_control_area *control = &svm->vmcb->control;
 	struct savic *savic = svm->savic;
@@ -442,25 +461,9 @@ void savic_request(struct vcpu_svm *svm)
 
 	savic->in_flight = savic->irr_in_flight || savic->nmi_in_flight ||
 			   svm->vcpu.arch.nmi_pending;
-}
 
-/**
- * savic_forget_deadline - don't wait for a deadline without an interrupt
- * @svm: the vCPU that is about to VMRUN on this CPU
- *
- * KVM's timer fires before the guest's deadline, and what is left of that time is
- * waited for before VMRUN.  Don't wait if VMRUN doesn't bring the timer's
- * interrupt, e.g. because the timer is masked.
- */
-void savic_forget_deadline(struct vcpu_svm *svm)
-{
-	struct vmcb_control_area *control = &svm->vmcb->control;
-	struct kvm_lapic *apic = svm->vcpu.arch.apic;
-	u8 vector = kvm_lapic_get_reg(apic, APIC_LVTT);
-
-	if (!control->update_irr ||
-	    !(control->requested_irr[vector / 64] & BIT_ULL(vector % 64)))
-		apic->lapic_timer.expired_tscdeadline = 0;
+	savic_forget_deadline(svm);
+	return 0;
 }
 
 /**
@@ -546,6 +549,40 @@ static bool savic_icr_is_valid(struct kvm_vcpu *vcpu, u64 icr)
 	}
 }
 
+/* As savic_look_again(), for the vCPU that has the x2APIC ID, if there is one. */
+static void savic_look_again_by_id(struct kvm *kvm, u32 id, bool nmi)
+{
+	struct kvm_apic_map *map = rcu_dereference(kvm->arch.apic_map);
+	struct kvm_lapic *apic;
+
+	if (!map || id > map->max_apic_id)
+		return;
+
+	apic = map->phys_map[array_index_nospec(id, map->max_apic_id + 1)];
+	if (apic)
+		savic_look_again(apic->vcpu, nmi);
+}
+
+/* The destination of an IPI without a shorthand. */
+static void savic_look_again_at_dest(struct kvm *kvm, u64 icr, bool nmi)
+{
+	unsigned long members;
+	u32 dest = icr >> 32;
+	int i;
+
+	guard(rcu)();
+
+	if (!(icr & APIC_DEST_LOGICAL)) {
+		savic_look_again_by_id(kvm, dest, nmi);
+		return;
+	}
+
+	/* A logical ID is made of the x2APIC ID: cluster and member of 16. */
+	members = dest & 0xffff;
+	for_each_set_bit(i, &members, 16)
+		savic_look_again_by_id(kvm, dest >> 16 << 4 | i, nmi);
+}
+
 /*
  * An IPI that the guest has put into the targets' backing pages.  All candidates
  * of a lowest priority IPI have to look, only the guest knows its choice.
@@ -555,15 +592,8 @@ static bool savic_icr_is_valid(struct kvm_vcpu *vcpu, u64 icr)
 static bool savic_send_ipi(struct kvm_vcpu *vcpu, u64 icr)
 {
 	bool nmi = (icr & APIC_MODE_MASK) == APIC_DM_NMI;
-	DECLARE_BITMAP(vcpus, KVM_MAX_VCPUS);
-	struct kvm_lapic_irq irq = {
-		.delivery_mode	= APIC_DM_FIXED,
-		.dest_mode	= icr & APIC_DEST_MASK,
-		.dest_id	= icr >> 32,
-		.shorthand	= icr & APIC_SHORT_MASK,
-	};
+	u32 shorthand = icr & APIC_SHORT_MASK;
 	struct kvm_vcpu *target;
-	unsigned int nr_vcpus;
 	unsigned long i;
 
 	if (!savic_icr_is_valid(vcpu, icr))
@@ -572,26 +602,15 @@ static bool savic_send_ipi(struct kvm_vcpu *vcpu, u64 icr)
 	vcpu->stat.savic_ipis++;
 	trace_kvm_savic_ipi(vcpu, icr, false);
 
-	if (irq.shorthand == APIC_DEST_SELF) {
+	if (shorthand == APIC_DEST_SELF) {
 		savic_look_again(vcpu, nmi);
-		return true;
-	}
-
-	/* Without the sender KVM would take the destination for an MSI's. */
-	if (irq.shorthand == APIC_DEST_NOSHORT && irq.dest_id == X2APIC_BROADCAST)
-		irq.shorthand = APIC_DEST_ALLINC;
-
-	/* A vCPU that is being created meanwhile isn't a target yet. */
-	nr_vcpus = atomic_read(&vcpu->kvm->online_vcpus);
-	bitmap_zero(vcpus, nr_vcpus);
-	kvm_bitmap_or_dest_vcpus(vcpu->kvm, &irq, vcpus);
-	if (irq.shorthand == APIC_DEST_ALLBUT)
-		__clear_bit(vcpu->vcpu_idx, vcpus);
-
-	for_each_set_bit(i, vcpus, nr_vcpus) {
-		target = kvm_get_vcpu(vcpu->kvm, i);
-		if (target)
-			savic_look_again(target, nmi);
+	} else if (shorthand == APIC_DEST_NOSHORT && icr >> 32 != X2APIC_BROADCAST) {
+		savic_look_again_at_dest(vcpu->kvm, icr, nmi);
+	} else {
+		kvm_for_each_vcpu(i, target, vcpu->kvm) {
+			if (target != vcpu || shorthand != APIC_DEST_ALLBUT)
+				savic_look_again(target, nmi);
+		}
 	}
 	return true;
 }
@@ -871,7 +890,7 @@ int savic_handle_msr_vmgexit(struct kvm_vcpu *vcpu)
 		   (u64)(u32)vcpu->arch.regs[VCPU_REGS_RDX] << 32;
 
 	if (msr < APIC_BASE_MSR || msr > APIC_BASE_MSR + 0xff)
-		return svm_invoke_exit_handler(vcpu, SVM_EXIT_MSR);
+		return write ? kvm_emulate_wrmsr(vcpu) : kvm_emulate_rdmsr(vcpu);
 
 	if (!write || !VALID_PAGE(READ_ONCE(svm->savic->gpa)))
 		return savic_emulate_x2apic_msr(vcpu, msr, write, data);

@@ -129,8 +129,7 @@ bool savic_nmi_allowed(struct kvm_vcpu *vcpu);
 bool savic_has_interrupt(struct kvm_vcpu *vcpu);
 bool savic_dy_has_interrupt(struct kvm_vcpu *vcpu);
 
-void savic_request(struct vcpu_svm *svm);
-void savic_forget_deadline(struct vcpu_svm *svm);
+int savic_request(struct vcpu_svm *svm);
 void savic_request_done(struct vcpu_svm *svm);
 
 int savic_handle_vmgexit(struct kvm_vcpu *vcpu);
@@ -154,14 +153,17 @@ void savic_handle_register(struct kvm_vcpu *vcpu);
  *
  * Called with IRQs disabled and mode IN_GUEST_MODE.  Nothing between here and
  * VMRUN can fail.
+ *
+ * Return: 0.  pre_sev_run() ends with it, and with a jump to savic_request().
  */
-static __always_inline void savic_prepare_vmrun(struct vcpu_svm *svm)
+static __always_inline int savic_prepare_vmrun(struct vcpu_svm *svm)
 {
 	if (unlikely(READ_ONCE(svm->savic->flags)))
-		savic_request(svm);
+		return savic_request(svm);
 
-	if (unlikely(svm->vcpu.arch.apic->lapic_timer.expired_tscdeadline))
-		savic_forget_deadline(svm);
+	/* VMRUN brings no new vector, see savic_forget_deadline(). */
+	svm->vcpu.arch.apic->lapic_timer.expired_tscdeadline = 0;
+	return 0;
 }
 
 /*

@@ -7,10 +7,11 @@
  * KVM keeps the page that the guest registered mapped while the vCPU is in guest
  * mode:
  *
- *   - Whoever zaps the mapping first makes KVM_REQ_LOAD_PROTECTED_APIC_PAGE and
+ *   - Whoever zaps the mapping first makes KVM_REQ_VMSA_PAGE_RELOAD and
  *     waits for the vCPU to leave guest mode, all with mmu_lock held for write.
- *   - The vCPU services the request before it enters the guest, by taking the
- *     fault on behalf of hardware.  That takes mmu_lock, i.e. waits for the zap.
+ *   - The vCPU services the request before it enters the guest, as for the page of
+ *     its VMSA, by taking the fault on behalf of hardware.  That takes mmu_lock,
+ *     i.e. waits for the zap.
  *   - Whoever registers another page changes savic->gpa like a zap: with mmu_lock
  *     held for write, and after the vCPU has left guest mode.
  *
@@ -39,7 +40,7 @@ static void savic_make_load_requests(struct kvm *kvm, unsigned long *vcpus)
 	 * This request waits.  A vCPU that isn't in guest mode sees the request
 	 * after it has set IN_GUEST_MODE, and goes back (zap-vs-entry).
 	 */
-	kvm_make_vcpus_request_mask(kvm, KVM_REQ_LOAD_PROTECTED_APIC_PAGE, vcpus);
+	kvm_make_vcpus_request_mask(kvm, KVM_REQ_VMSA_PAGE_RELOAD, vcpus);
 }
 
 /* The same for one vCPU. */
@@ -97,14 +98,14 @@ void savic_invalidate_range(struct kvm *kvm, gfn_t start, gfn_t end)
 void savic_reload_page(struct kvm_vcpu *vcpu)
 {
 	if (VALID_PAGE(READ_ONCE(to_svm(vcpu)->savic->gpa)))
-		kvm_make_request(KVM_REQ_LOAD_PROTECTED_APIC_PAGE, vcpu);
+		kvm_make_request(KVM_REQ_VMSA_PAGE_RELOAD, vcpu);
 }
 
 /**
  * savic_load_page - map the registered backing page, if there is one
- * @vcpu: the loaded vCPU, which services KVM_REQ_LOAD_PROTECTED_APIC_PAGE
+ * @vcpu: the loaded vCPU, which services KVM_REQ_VMSA_PAGE_RELOAD
  *
- * Return: 1 on success or to try again.  -EFAULT, or -EHWPOISON for bad memory,
+ * Return: 0 on success or to try again.  -EFAULT, or -EHWPOISON for bad memory,
  * with KVM_EXIT_MEMORY_FAULT if userspace or the guest took the page away.
  * Another error if that is fatal.  But for success the request stays pending,
  * i.e. the vCPU doesn't get into the guest.  Userspace may repair the mapping
@@ -123,23 +124,23 @@ int savic_load_page(struct kvm_vcpu *vcpu)
 	 */
 	gpa = READ_ONCE(savic->gpa);
 	if (!VALID_PAGE(gpa))
-		return 1;
+		return 0;
 
 	r = kvm_tdp_try_map_private(vcpu, gpa);
 	trace_kvm_savic_load_page(vcpu, gpa, r);
 	if (!r) {
 		vcpu->stat.savic_page_loads++;
-		return 1;
+		return 0;
 	}
 
-	kvm_make_request(KVM_REQ_LOAD_PROTECTED_APIC_PAGE, vcpu);
+	kvm_make_request(KVM_REQ_VMSA_PAGE_RELOAD, vcpu);
 
 	/*
 	 * An INIT may replace the VMSA, and with it the page.  It is handled
 	 * further down on the way to the guest.
 	 */
 	if (test_bit(KVM_APIC_INIT, &vcpu->arch.apic->pending_events))
-		return 1;
+		return 0;
 
 	switch (r) {
 	case -EAGAIN:
@@ -150,7 +151,7 @@ int savic_load_page(struct kvm_vcpu *vcpu)
 		kvm_vcpu_srcu_read_unlock(vcpu);
 		cond_resched();
 		kvm_vcpu_srcu_read_lock(vcpu);
-		return 1;
+		return 0;
 	case -EIO:
 	case -ENOMEM:
 		return r;
@@ -201,7 +202,7 @@ static void savic_set_page(struct kvm_vcpu *vcpu, gpa_t gpa)
 	write_unlock(&kvm->mmu_lock);
 
 	/* Orders the GPA before the request (register-vs-load). */
-	kvm_make_request(KVM_REQ_LOAD_PROTECTED_APIC_PAGE, vcpu);
+	kvm_make_request(KVM_REQ_VMSA_PAGE_RELOAD, vcpu);
 }
 
 /*

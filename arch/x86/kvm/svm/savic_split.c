@@ -56,9 +56,9 @@ static int savic_split_page(struct kvm_vcpu *vcpu, gfn_t gfn)
 
 /**
  * savic_split_and_load_page - split the 2M page, then map the backing page
- * @vcpu: the loaded vCPU, which services KVM_REQ_LOAD_PROTECTED_APIC_PAGE
+ * @vcpu: the loaded vCPU, which services KVM_REQ_VMSA_PAGE_RELOAD
  *
- * Return: as savic_load_page(), -EIO if the page can't be split.
+ * Return: as savic_load_page(), or -EIO if the page can't be split.
  */
 int savic_split_and_load_page(struct kvm_vcpu *vcpu)
 {
@@ -67,7 +67,7 @@ int savic_split_and_load_page(struct kvm_vcpu *vcpu)
 
 	r = VALID_PAGE(gpa) ? savic_split_page(vcpu, gpa_to_gfn(gpa)) : 0;
 	if (r) {
-		kvm_make_request(KVM_REQ_LOAD_PROTECTED_APIC_PAGE, vcpu);
+		kvm_make_request(KVM_REQ_VMSA_PAGE_RELOAD, vcpu);
 		return r;
 	}
 
