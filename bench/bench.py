@@ -36,13 +36,18 @@ def selftest_program(name):
     return program
 
 
-def counted(name, kernel, program, argument, *options):
-    """Run a program on a host with one CPU, whose TSC counts instructions: [(words before the number, number)] of its "@@" lines."""
-    done = subprocess.run([f"{REPO}/scripts/machine", "-t", "400", "--icount", "--smp", "1", "-l", f"{BUILD}/log/bench.log",
+def counted(name, kernel, program, argument, *options, repeat=None):
+    """Run a program on a host with one CPU, whose TSC counts instructions: [(words before the number, number)] of its "@@" lines.
+
+    With repeat, run it with each of these arguments on a host with two CPUs and an ordinary clock.
+    """
+    commands = f"/{name} {argument}" if repeat is None else "; ".join(f"/{name} {each} || exit" for each in repeat)
+    clock = ["--icount", "--smp", "1"] if repeat is None else []
+    done = subprocess.run([f"{REPO}/scripts/machine", "-t", "400", *clock, "-l", f"{BUILD}/log/bench.log",
                            "-k", f"{BUILD}/{kernel}/arch/x86/boot/bzImage", "-f", f"{name}={program}", *options,
                            # Until the kernel has settled on its clock; a thread of ours is never to be throttled.
                            "sleep 10; echo -1 >/proc/sys/kernel/sched_rt_runtime_us;"
-                           f"chmod +x /{name}; /{name} {argument}"], stdout=subprocess.PIPE, text=True, check=False)
+                           f"chmod +x /{name}; {commands}"], stdout=subprocess.PIPE, text=True, check=False)
     found = [(m[1], int(m[2])) for m in re.finditer(r"@@ (.+) (\d+)", done.stdout)]
     if done.returncode or not found:
         print(done.stdout, file=sys.stderr)
