@@ -92,11 +92,28 @@ DEFINE_STATIC_KEY_FALSE(savic_used);
 static bool __ro_after_init secure_avic = true;
 module_param(secure_avic, bool, 0444);
 
+/* ring doorbells for IPIs to vCPUs that are in guest mode, else send them an IPI */
+static bool __ro_after_init savic_doorbell = true;
+module_param(savic_doorbell, bool, 0444);
+
 /* A local APIC never delivers vectors below 16. */
 #define SAVIC_FIRST_VECTOR	16
 
 /* Words of a set of vectors. */
 #define SAVIC_WORDS		BITS_TO_LONGS(KVM_NR_INTERRUPTS)
+
+/*
+ * The doorbell belongs to AVIC (15.29.8.2, doorbell), which CPUID need not have.
+ * Its MSR may be there all the same: try, nothing rings on a CPU that isn't in
+ * guest mode.
+ */
+static bool __init savic_probe_doorbell(void)
+{
+	u32 apic_id = cpu_physical_id(raw_smp_processor_id());
+
+	return boot_cpu_has(X86_FEATURE_AVIC) ||
+	       !wrmsrq_safe(MSR_AMD64_SVM_AVIC_DOORBELL, apic_id);
+}
 
 /**
  * savic_hardware_setup - decide whether KVM can offer Secure AVIC
@@ -121,8 +138,10 @@ bool __init savic_hardware_setup(bool snp_enabled)
 			      vgif && boot_cpu_has(X86_FEATURE_VGIF) &&
 			      vnmi && boot_cpu_has(X86_FEATURE_VNMI);
 
-	if (secure_avic)
+	if (secure_avic) {
+		savic_doorbell = savic_doorbell && savic_probe_doorbell();
 		pr_info("Secure AVIC enabled\n");
+	}
 
 	return secure_avic;
 }
@@ -169,6 +188,9 @@ int savic_vm_init(struct kvm *kvm)
 
 static void savic_notify(struct kvm_vcpu *vcpu, enum savic_notify how)
 {
+	if (how == SAVIC_NOTIFY_DOORBELL && !savic_doorbell)
+		how = SAVIC_NOTIFY_KICK;
+
 	switch (how) {
 	case SAVIC_NOTIFY_KICK:
 		atomic64_inc(&vcpu->stat.savic_kicks);
