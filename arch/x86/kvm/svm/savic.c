@@ -796,6 +796,19 @@ static bool savic_may_retry(struct savic *savic)
 }
 
 /*
+ * A vCPU that halts looks at its backing page again after this time (ns), lest a
+ * wake-up be lost if hardware said too early that nothing was pending.
+ */
+#define SAVIC_IDLE_LOOK		(100 * NSEC_PER_MSEC)
+
+/* The timer isn't stopped on wake-up, so frequent halts cost next to nothing. */
+static void savic_look_later(struct savic *savic)
+{
+	if (VALID_PAGE(READ_ONCE(savic->gpa)) && !hrtimer_is_queued(&savic->timer))
+		savic_run_at(savic, ktime_add_ns(ktime_get(), SAVIC_IDLE_LOOK));
+}
+
+/*
  * The vCPU halted with nothing pending in its APIC.  Its new MP state is already
  * set.
  *
@@ -826,7 +839,12 @@ static int savic_handle_idle_hlt(struct kvm_vcpu *vcpu)
 	savic_level_taken(svm, taken);
 	eoi = !bitmap_empty(taken, KVM_NR_INTERRUPTS);
 
-	if (likely(!look && !eoi) || !savic_may_retry(savic))
+	if (likely(!look && !eoi)) {
+		savic_look_later(savic);
+		return 1;
+	}
+
+	if (!savic_may_retry(savic))
 		return 1;
 
 	/* The vCPU itself looks at this before it blocks. */
