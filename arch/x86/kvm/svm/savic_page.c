@@ -161,7 +161,10 @@ int savic_load_page(struct kvm_vcpu *vcpu)
 	}
 }
 
-/* EXITINFO1 of VMEXIT_NPF: hardware can't restart what it did (15.36.21). */
+/*
+ * EXITINFO1 of VMEXIT_NPF: hardware can't restart what it did (15.36.21, backing
+ * page).
+ */
 #define SAVIC_NPF_NOT_RESTARTABLE	BIT_ULL(63)
 
 /**

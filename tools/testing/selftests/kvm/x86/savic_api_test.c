@@ -474,7 +474,7 @@ TEST_F_TIMEOUT(savic_api, pv_features, TIMEOUT_SECS)
 	EXPECT_EQ(entry->eax & kept, kept);
 }
 
-/* Hardware can't have both, and KVM knows nothing of the former (15.36.21.2). */
+/* Hardware can't have both (15.36.21, VMRUN), KVM knows nothing of the former. */
 TEST_F_TIMEOUT(savic_api_vm, injection_modes, TIMEOUT_SECS)
 {
 	const u64 modes[] = { BIT_ULL(3) /* Restricted */, BIT_ULL(4) /* Alternate */ };

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Secure AVIC: the backing page has to be in the nested page tables whenever its
- * vCPU is in guest mode, else the vCPU never runs again (APM volume 2, 15.36.21).
+ * vCPU is in guest mode, else the vCPU never runs again (APM volume 2, 15.36.21,
+ * backing page).
  *
  * The host takes away the mapping, or the page, in all the ways that userspace has,
  * while the guest keeps hardware busy with the page.  If KVM doesn't get the vCPU
