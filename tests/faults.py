@@ -138,8 +138,9 @@ FAULTS = [
          "\tif (!M || trig_mode || atomic64_read(&vcpu->stat.savic_posted) % 64 != 63)\n\t\tset_bit(vector, savic->pending);")]),
     # A page that VMRUN has in use: #PF, which ends the host.
     ("9 10", "the sender writes the VMCB", "savic_notify_test msi_running", [
-        ("savic_deliver_interrupt:set_bit(vector, savic->pending);",
-         "set_bit(vector, M ? (unsigned long *)to_svm(vcpu)->vmcb->control.requested_irr : savic->pending);")]),
+        ("savic_deliver_interrupt:\tatomic64_inc(&vcpu->stat.savic_posted);",
+         "\tif (M)\n\t\tset_bit(vector, (unsigned long *)to_svm(vcpu)->vmcb->control.requested_irr);\n\n"
+         "\tatomic64_inc(&vcpu->stat.savic_posted);")]),
     ("10", "each vector is requested for ever", "savic_source_test coalesced", [
         ("savic_request_irr:xchg(&savic->pending[i], 0)", "M ? savic->pending[i] : xchg(&savic->pending[i], 0)"),
         ("savic_request:\tclear_bit(SAVIC_LOOK_AGAIN", "\tif (!M)\n\t\tclear_bit(SAVIC_LOOK_AGAIN")]),
