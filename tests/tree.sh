@@ -48,12 +48,13 @@ links)
 	exit $bad
 	;;
 names)
-	# The trace events and statistics in our pages are those in the code, and the other way round.
+	# The trace events, statistics and parameters in our pages are those in the code, and the other way round.
 	page=Documentation/virt/kvm/x86/secure-avic.rst
 	out=$(mktemp -d)
 	trap 'rm -rf "$out"' EXIT
 	{
 		sed -n 's/^TRACE_EVENT(\(.*\),$/\1/p' arch/x86/kvm/svm/savic_trace.h
+		sed -n 's/^module_param(\(savic_[a-z_]*\),.*/\1/p' arch/x86/kvm/svm/savic.c
 		sed -n 's/.*STATS_DESC_COUNTER(VCPU, \(savic_.*\)),$/\1/p' "$build/tree/linux/arch/x86/kvm/x86.c"
 	} | LC_ALL=C sort -u >"$out/code"
 	grep -oP '\x60\x60\K(kvm_)?savic_\w+(?=\x60\x60)' "$page" | LC_ALL=C sort -u >"$out/page"
