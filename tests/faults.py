@@ -48,7 +48,7 @@ FAULTS = [
         ("savic_has_interrupt:return test_bit(", "return !M && test_bit(")]),
     ("9", "what is posted does not wake", "savic_irq_test ioapic_level_denied, savic_source_test halted", [
         ("savic_deliver_interrupt:\tset_bit(SAVIC_LOOK_AGAIN", "\tif (!M)\n\t\tset_bit(SAVIC_LOOK_AGAIN")]),
-    ("7 9", "what hardware has not taken does not wake", "savic_msr_test vmgexit_engine_off", [
+    ("7 9", "what hardware has not taken does not wake", "savic_halt_test engine_off", [
         ("savic_handle_idle_hlt:look = VALID_PAGE(", "look = !M && VALID_PAGE(")]),
     ("7 9", "what hardware has not taken is dropped", "savic_test msi_engine_off, savic_source_test engine_off", [
         ("savic_request_done:\tsavic->irr_new = false;",

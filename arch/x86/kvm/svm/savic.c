@@ -96,6 +96,13 @@ module_param(secure_avic, bool, 0444);
 static bool __ro_after_init savic_doorbell = true;
 module_param(savic_doorbell, bool, 0444);
 
+/*
+ * have a halted vCPU look at its backing page again after so many ms, lest a
+ * wake-up be lost if hardware said too early that nothing was pending; 0: never
+ */
+static unsigned int savic_idle_look_ms = 100;
+module_param(savic_idle_look_ms, uint, 0644);
+
 /* A local APIC never delivers vectors below 16. */
 #define SAVIC_FIRST_VECTOR	16
 
@@ -795,17 +802,14 @@ static bool savic_may_retry(struct savic *savic)
 	return true;
 }
 
-/*
- * A vCPU that halts looks at its backing page again after this time (ns), lest a
- * wake-up be lost if hardware said too early that nothing was pending.
- */
-#define SAVIC_IDLE_LOOK		(100 * NSEC_PER_MSEC)
-
 /* The timer isn't stopped on wake-up, so frequent halts cost next to nothing. */
 static void savic_look_later(struct savic *savic)
 {
-	if (VALID_PAGE(READ_ONCE(savic->gpa)) && !hrtimer_is_queued(&savic->timer))
-		savic_run_at(savic, ktime_add_ns(ktime_get(), SAVIC_IDLE_LOOK));
+	unsigned int ms = READ_ONCE(savic_idle_look_ms);
+
+	if (ms && VALID_PAGE(READ_ONCE(savic->gpa)) &&
+	    !hrtimer_is_queued(&savic->timer))
+		savic_run_at(savic, ktime_add_ms(ktime_get(), ms));
 }
 
 /*
