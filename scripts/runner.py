@@ -137,7 +137,8 @@ def boot(group, todo, outcome):
     cmd = [f"{REPO}/scripts/machine", "-t", str(boot_time + sum(c.limit + 60 for c in todo)), "-l", console]
     # The user's is scripts/machine's own choice, if there is one.
     if group == "libvirt":
-        cmd += ["--debian", "-f", f"libvirt={REPO}/tests/guest/libvirt"]
+        cmd += ["--debian", "-f", f"libvirt={REPO}/tests/guest/libvirt",
+                "-f", f"exits.rom={REPO}/build/guest-tests/exits.rom"]
     elif group != "yours":
         cmd += ["-k", f"{REPO}/build/linux-{group}/arch/x86/boot/bzImage",
                 "-i", f"{REPO}/build/image/{'base' if group == 'base' else 'host'}.cpio"]

@@ -63,10 +63,15 @@ static const struct {
     { 0x80000004, ALL_SUBLEAVES, 0, { { ANY }, { ANY }, { ANY }, { ANY } } },
     { 0x80000005, ALL_SUBLEAVES, 0, { { ANY }, { ANY }, { ANY }, { ANY } } },
     { 0x80000006, ALL_SUBLEAVES, 0, { { ANY }, { ANY }, { ANY }, { ANY } } },
+    /*
+     * The processor's model has machine-check recovery (and, below, clean
+     * bits of the VMCB).  TCG does not, but hypervisors offer their own.
+     */
     { 0x80000007, ALL_SUBLEAVES, 0,
-      { { ZERO }, { MASK }, { ZERO }, { MASK } } },
+      { { ZERO }, { MASK, 3 }, { ZERO }, { MASK } } },
     { 0x80000008, ALL_SUBLEAVES, 0, { { ANY }, { MASK }, { ANY }, { ANY } } },
-    { 0x8000000a, ALL_SUBLEAVES, 0, { { ANY }, { ANY }, { ZERO }, { MASK } } },
+    { 0x8000000a, ALL_SUBLEAVES, 0,
+      { { ANY }, { ANY }, { ZERO }, { MASK, 1U << 5 } } },
     { 0x80000019, ALL_SUBLEAVES, 0, { { ANY }, { ANY } } },
     { 0x8000001a, ALL_SUBLEAVES, 0, { { MASK, 7 } } },
     { 0x8000001b, ALL_SUBLEAVES, 0, { { MASK } } },

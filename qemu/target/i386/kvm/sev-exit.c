@@ -14,6 +14,7 @@
 #include "qemu/main-loop.h"
 #include "exec/cpu-common.h"
 #include "hw/core/cpu.h"
+#include "qapi/qapi-events-run-state.h"
 #include "qapi/qapi-types-run-state.h"
 #include "system/runstate.h"
 #include "target/i386/sev.h"
@@ -84,70 +85,65 @@ int kvm_handle_sev_termination(CPUState *cs)
     return EXCP_INTERRUPT;
 }
 
-static void explain_internal_error(int vcpu, const struct kvm_run *run)
+static char *explain_internal_error(const struct kvm_run *run)
 {
-    uint64_t code;
-
     if (run->internal.suberror != KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON ||
         !run->internal.ndata) {
-        error_report("vCPU %d: KVM internal error %u", vcpu,
-                     run->internal.suberror);
-        return;
+        return g_strdup_printf("KVM internal error %u", run->internal.suberror);
     }
 
-    code = run->internal.data[0];
-    switch (code) {
+    switch (run->internal.data[0]) {
     case VMEXIT_NPF:
-        error_report("vCPU %d: the processor did not find the guest's Secure"
-                     " AVIC backing page: the guest uses a page that is not"
-                     " mapped or that it has not registered; this vCPU cannot"
-                     " run again", vcpu);
-        break;
+        return g_strdup("the processor did not find the guest's Secure AVIC"
+                        " backing page: the guest uses a page that is not"
+                        " mapped or that it has not registered; this vCPU"
+                        " cannot run again");
     case VMEXIT_BUSY:
-        error_report("vCPU %d cannot run again: its state has been left in the"
-                     " middle of an access to its Secure AVIC backing page",
-                     vcpu);
-        break;
+        return g_strdup("this vCPU cannot run again: its state has been left in"
+                        " the middle of an access to its Secure AVIC backing"
+                        " page");
     default:
-        error_report("vCPU %d: #VMEXIT 0x%" PRIx64 ", which KVM cannot handle",
-                     vcpu, code);
-        break;
+        return g_strdup_printf("#VMEXIT 0x%llx, which KVM cannot handle",
+                               run->internal.data[0]);
+    }
+}
+
+static char *explain_exit(const struct kvm_run *run)
+{
+    switch (run->exit_reason) {
+    case KVM_EXIT_INTERNAL_ERROR:
+        return explain_internal_error(run);
+    case KVM_EXIT_FAIL_ENTRY:
+        if (run->fail_entry.hardware_entry_failure_reason == VMEXIT_INVALID) {
+            return g_strdup("the processor refuses to run it: its state (VMSA)"
+                            " is not valid, or asks for SEV features that the"
+                            " guest was not started with");
+        }
+        return g_strdup_printf("entry failed, reason 0x%llx",
+                               run->fail_entry.hardware_entry_failure_reason);
+    case KVM_EXIT_MEMORY_FAULT:
+        return g_strdup_printf("there is no memory that could be %s at guest"
+                               " address 0x%llx, which the guest accesses as"
+                               " such",
+                               run->memory_fault.flags &
+                               KVM_MEMORY_EXIT_FLAG_PRIVATE ?
+                               "private" : "shared", run->memory_fault.gpa);
+    default:
+        return g_strdup_printf("it cannot go on, KVM exit reason %u",
+                               run->exit_reason);
     }
 }
 
 bool sev_explain_exit(ConfidentialGuestSupport *cgs, CPUState *cs)
 {
-    const struct kvm_run *run = cs->kvm_run;
-    int vcpu = cs->cpu_index;
+    g_autofree char *why = NULL;
 
     if (!sev_es_enabled()) {
         return false;
     }
 
-    switch (run->exit_reason) {
-    case KVM_EXIT_INTERNAL_ERROR:
-        explain_internal_error(vcpu, run);
-        break;
-    case KVM_EXIT_FAIL_ENTRY:
-        if (run->fail_entry.hardware_entry_failure_reason == VMEXIT_INVALID) {
-            error_report("vCPU %d: the processor refuses to run it: its state"
-                         " (VMSA) is not valid, or asks for SEV features that"
-                         " the guest was not started with", vcpu);
-        } else {
-            error_report("vCPU %d: entry failed, reason 0x%llx", vcpu,
-                         run->fail_entry.hardware_entry_failure_reason);
-        }
-        break;
-    case KVM_EXIT_MEMORY_FAULT:
-        error_report("vCPU %d: there is no memory that could be %s at guest"
-                     " address 0x%llx, which the guest accesses as such", vcpu,
-                     run->memory_fault.flags & KVM_MEMORY_EXIT_FLAG_PRIVATE ?
-                     "private" : "shared", run->memory_fault.gpa);
-        break;
-    default:
-        error_report("vCPU %d cannot go on, KVM exit reason %u", vcpu,
-                     run->exit_reason);
-        break;
-    }
+    why = explain_exit(cs->kvm_run);
+    error_report("vCPU %d: %s", cs->cpu_index, why);
+    qapi_event_send_vcpu_failed(cs->cpu_index, why);
     return true;
 }
