@@ -335,11 +335,11 @@ TEST_F_TIMEOUT(savic_nx, nx_huge_pages, TIMEOUT_SECS)
 	hammer(&t, toggle_nx_huge_pages);
 
 	/*
-	 * Once when it was registered, and once for each change but the last: there is an
-	 * MSI, i.e. a VMRUN, before the next one.  The first may have changed nothing.
+	 * Two changes may be followed by one VMRUN, if the MSI of the second is sent but not yet
+	 * handled.  Three can't: the first MSI has been handled by then.
 	 */
 	for (i = 0; i < NR_VCPUS; i++)
-		EXPECT_GE(vcpu_get_stat(t.vcpus[i], savic_page_loads), NR_ROUNDS - 1);
+		EXPECT_GE(vcpu_get_stat(t.vcpus[i], savic_page_loads), NR_ROUNDS / 2);
 	kvm_vm_free(t.vm);
 }
 
