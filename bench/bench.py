@@ -36,14 +36,9 @@ def selftest_program(name):
     return program
 
 
-def counted(name, kernel, program, argument, *options, repeat=None):
-    """Run a program on a host with one CPU, whose TSC counts instructions: [(words before the number, number)] of its "@@" lines.
-
-    With repeat, run it with each of these arguments on a host with two CPUs and an ordinary clock.
-    """
-    commands = f"/{name} {argument}" if repeat is None else "; ".join(f"/{name} {each} || exit" for each in repeat)
-    clock = ["--icount", "--smp", "1"] if repeat is None else []
-    done = subprocess.run([f"{REPO}/scripts/machine", "-t", "400", *clock, "-l", f"{BUILD}/log/bench.log",
+def measured(name, kernel, program, commands, *options):
+    """Run commands of a host that has the program as /NAME: [(words before the number, number)] of the "@@" lines."""
+    done = subprocess.run([f"{REPO}/scripts/machine", "-t", "400", "-l", f"{BUILD}/log/bench.log",
                            "-k", f"{BUILD}/{kernel}/arch/x86/boot/bzImage", "-f", f"{name}={program}", *options,
                            # Until the kernel has settled on its clock; a thread of ours is never to be throttled.
                            "sleep 10; echo -1 >/proc/sys/kernel/sched_rt_runtime_us;"
@@ -51,8 +46,13 @@ def counted(name, kernel, program, argument, *options, repeat=None):
     found = [(m[1], int(m[2])) for m in re.finditer(r"@@ (.+) (\d+)", done.stdout)]
     if done.returncode or not found:
         print(done.stdout, file=sys.stderr)
-        sys.exit(f"{os.path.basename(sys.argv[0])}: {name} {argument} failed on {kernel} with status {done.returncode}")
+        sys.exit(f"{os.path.basename(sys.argv[0])}: '{commands}' failed on {kernel} with status {done.returncode}")
     return found
+
+
+def counted(name, kernel, program, argument, *options):
+    """Run a program on a host with one CPU, whose TSC counts instructions: as measured()."""
+    return measured(name, kernel, program, f"/{name} {argument}", "--icount", "--smp", "1", *options)
 
 
 FIRMWARE = ["-L", "/usr/share/seabios", "-L", "/usr/share/qemu"]
