@@ -4,8 +4,10 @@
  *
  *   guest-tool timers N                  N sleeps of 1 ms; fails if one ends early
  *   guest-tool tlb N                     N times: a page goes away under threads on all CPUs
+ *   guest-tool calls                     each CPU's call of CPU 0 by IPI, and CPU 0's of each, is answered
  *   guest-tool features                  KVM's paravirtual features: the numbers of the bits set in CPUID 4000_0001 EAX
  *   guest-tool kexec KERNEL INITRD ARGS  start another kernel
+ *   guest-tool on-panic KERNEL INITRD ARGS  load another kernel for a panic
  *
  * Static, for the guest's initramfs.
  */
@@ -13,10 +15,12 @@
 #include <cpuid.h>
 #include <err.h>
 #include <fcntl.h>
+#include <linux/kexec.h>
 #include <linux/reboot.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -128,15 +132,107 @@ static int tlb(int rounds)
 	return 0;
 }
 
-static int start_kernel(const char *kernel, const char *initrd, char *args)
+/* A call that is not answered for so long is lost. */
+#define ANSWER_SEC	20
+
+/*
+ * A thread that runs on one CPU all the time, so that this CPU never looks for calls by itself, which it does when it
+ * is idle.
+ */
+static struct {
+	int cpu;
+	atomic_int running;
+	atomic_int stop;
+	atomic_int gave_up;
+} called;
+
+static void pin(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	if (sched_setaffinity(0, sizeof(set), &set))
+		err(1, "CPU %d", cpu);
+}
+
+static void *busy(void *arg)
+{
+	int64_t end = now_ns() + ANSWER_SEC * NSEC_PER_SEC;
+
+	(void)arg;
+	pin(called.cpu);
+	called.running = 1;
+	while (!called.stop) {
+		if (now_ns() > end) {
+			called.gave_up = 1;
+			break;
+		}
+	}
+	return NULL;
+}
+
+/* CPU from has CPU to flush its TLB, and waits for it. Return whether that was done before the time was up. */
+static bool call(int from, int to)
+{
+	long page = sysconf(_SC_PAGESIZE);
+	pthread_t thread;
+	char *shared_page;
+
+	shared_page = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (shared_page == MAP_FAILED)
+		err(1, "mmap");
+	called.cpu = to;
+	called.running = called.stop = called.gave_up = 0;
+	pin(from);
+	if (pthread_create(&thread, NULL, busy, NULL))
+		errx(1, "no thread");
+	while (!called.running)
+		sched_yield();
+	*(volatile char *)shared_page = 1;
+	if (mprotect(shared_page, page, PROT_READ))
+		err(1, "mprotect");
+	called.stop = 1;
+	pthread_join(thread, NULL);
+	munmap(shared_page, page);
+	return !called.gave_up;
+}
+
+static int calls(void)
+{
+	int cpus = sysconf(_SC_NPROCESSORS_CONF), lost = 0;
+	cpu_set_t online;
+
+	if (sched_getaffinity(0, sizeof(online), &online))
+		err(1, "sched_getaffinity");
+	for (int cpu = 1; cpu < cpus; cpu++) {
+		if (!CPU_ISSET(cpu, &online))
+			continue;
+		for (int way = 0; way < 2; way++) {
+			int from = way ? cpu : 0, to = way ? 0 : cpu;
+
+			if (!call(from, to)) {
+				printf("  CPU %d did not answer CPU %d's call within %d s\n", to, from, ANSWER_SEC);
+				lost++;
+			}
+		}
+	}
+	printf("  calls by IPI: %d lost\n", lost);
+	return lost != 0;
+}
+
+/* Load another kernel, and start it, or have it started if this one panics. */
+static int start_kernel(const char *kernel, const char *initrd, char *args, bool on_panic)
 {
 	int kernel_fd = open(kernel, O_RDONLY), initrd_fd = open(initrd, O_RDONLY);
 
 	if (kernel_fd < 0 || initrd_fd < 0)
 		err(1, "%s", kernel_fd < 0 ? kernel : initrd);
 	args[strcspn(args, "\n")] = 0;
-	if (syscall(SYS_kexec_file_load, kernel_fd, initrd_fd, strlen(args) + 1, args, 0))
+	if (syscall(SYS_kexec_file_load, kernel_fd, initrd_fd, strlen(args) + 1, args, on_panic ? KEXEC_FILE_ON_CRASH : 0))
 		err(1, "kexec_file_load");
+	if (on_panic)
+		return 0;
 	syscall(SYS_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_KEXEC, NULL);
 	err(1, "reboot");
 }
@@ -158,11 +254,15 @@ int main(int argc, char **argv)
 {
 	if (argc == 2 && !strcmp(argv[1], "features"))
 		return features();
+	if (argc == 2 && !strcmp(argv[1], "calls"))
+		return calls();
 	if (argc == 3 && !strcmp(argv[1], "timers"))
 		return timers(atoi(argv[2]));
 	if (argc == 3 && !strcmp(argv[1], "tlb"))
 		return tlb(atoi(argv[2]));
 	if (argc == 5 && !strcmp(argv[1], "kexec"))
-		return start_kernel(argv[2], argv[3], argv[4]);
-	errx(2, "usage: guest-tool timers N | tlb N | features | kexec KERNEL INITRD ARGS");
+		return start_kernel(argv[2], argv[3], argv[4], false);
+	if (argc == 5 && !strcmp(argv[1], "on-panic"))
+		return start_kernel(argv[2], argv[3], argv[4], true);
+	errx(2, "usage: guest-tool timers N | tlb N | calls | features | kexec KERNEL INITRD ARGS | on-panic KERNEL INITRD ARGS");
 }

@@ -8,8 +8,8 @@
  * way each target gets each interrupt once, and nobody else gets any.
  *
  * There are more vCPUs than the host has CPUs, or may have: targets are running,
- * preempted and halted at the same time.  Their IDs are not their indices, not in order, and
- * in three clusters.
+ * preempted and halted at the same time.  Their IDs are not their indices, not in order, in
+ * three clusters, and one doesn't fit an xAPIC.
  */
 #include <pthread.h>
 
@@ -32,7 +32,7 @@
 /* Only to end a test that hangs. */
 #define TIMEOUT_SECS		240
 
-static const u32 ids[NR_VCPUS] = { 0, 17, 3, 33 };
+static const u32 ids[NR_VCPUS] = { 0, 17, 3, 289 };
 
 /* Guest only. */
 static u32 nr_ready;
@@ -107,7 +107,7 @@ struct ipi {
 static const struct ipi ipis[] = {
 	{ DEST(17),				BIT(1) },
 	{ DEST(3),				BIT(2) },
-	{ DEST(33),				BIT(3) },
+	{ DEST(289),				BIT(3) },
 	{ DEST(0),				BIT(0) },
 	{ DEST(0xffffffff),			ALL },
 	{ APIC_DEST_ALLINC,			ALL },
@@ -115,12 +115,14 @@ static const struct ipi ipis[] = {
 	{ CLUSTER(0, BIT(0) | BIT(3)),		BIT(0) | BIT(2) },
 	{ CLUSTER(0, BIT(3)),			BIT(2) },
 	{ CLUSTER(1, BIT(1)),			BIT(1) },
-	{ CLUSTER(2, 0xffff),			BIT(3) },
+	{ CLUSTER(18, 0xffff),			BIT(3) },
 	{ APIC_DEST_LOGICAL | DEST(0xffffffff),	ALL },
 	/* Nobody is in there, or has that index for an ID. */
 	{ CLUSTER(0, BIT(1) | BIT(2)),		0 },
 	{ CLUSTER(1, BIT(2)),			0 },
-	{ CLUSTER(3, 0xffff),			0 },
+	{ CLUSTER(2, 0xffff),			0 },
+	/* Only the ID's lower eight bits are the same. */
+	{ DEST(289 & 0xff),			0 },
 	{ DEST(1),				0 },
 	{ DEST(2),				0 },
 	{ DEST(0x12345678),			0 },

@@ -2,8 +2,8 @@
 /*
  * Secure AVIC for SEV-SNP selftest guests (APM volume 2, 15.36.21).
  *
- * A vCPU's APIC ID is its vCPU ID, by default its index, and it has the page of that
- * number of a pool of guest-private pages as its backing page.  Handlers and tests look
+ * A vCPU's APIC ID is its vCPU ID, by default its index, and it has the page of its
+ * slot of a pool of guest-private pages as its backing page.  Handlers and tests look
  * at backing pages directly, as a guest may.
  */
 #ifndef SELFTEST_KVM_SAVIC_H
@@ -26,8 +26,16 @@
 /* exit_info_2[63:32] of SVM_EXIT_AVIC_INCOMPLETE_IPI, as for AVIC. */
 #define SAVIC_IPI_UNACCELERATED	5
 
-/* APIC IDs are below this, i.e. there may be some in a second and a third cluster. */
-#define SAVIC_MAX_IDS		40
+/*
+ * What the library keeps for each vCPU is in the slot of its APIC ID modulo this.  Two
+ * vCPUs of a VM can't have the same one.
+ */
+#define SAVIC_NR_SLOTS		40
+
+static inline u32 savic_slot(u32 apic_id)
+{
+	return apic_id % SAVIC_NR_SLOTS;
+}
 
 #define X2APIC_MSR(reg)		(APIC_BASE_MSR + ((reg) >> 4))
 

@@ -19,7 +19,7 @@ static struct savic_pool {
 } savic_pool;
 
 /*
- * What each vCPU waits for, by its APIC ID, in a page that host and guest share.  A lost interrupt
+ * What each vCPU waits for, by its slot, in a page that host and guest share.  A lost interrupt
  * makes a test hang, and this is how the host can tell which one it is.
  */
 struct savic_wait {
@@ -84,7 +84,7 @@ static void report_wait(struct kvm_vcpu *vcpu, struct savic_wait *wait)
 /* Every now and then, say who is waiting for what.  It's the test's timeout that ends it. */
 static void *watch_thread(void *unused)
 {
-	struct savic_wait waits[SAVIC_MAX_IDS];
+	struct savic_wait waits[SAVIC_NR_SLOTS];
 	struct kvm_vcpu *vcpu;
 	int fds[2];
 
@@ -98,8 +98,8 @@ static void *watch_thread(void *unused)
 			continue;
 
 		list_for_each_entry(vcpu, &savic_watch.vm->vcpus, list) {
-			if (vcpu->id < SAVIC_MAX_IDS && waits[vcpu->id].wanted)
-				report_wait(vcpu, &waits[vcpu->id]);
+			if (waits[savic_slot(vcpu->id)].wanted)
+				report_wait(vcpu, &waits[savic_slot(vcpu->id)]);
 		}
 	}
 	return NULL;
@@ -109,7 +109,7 @@ static void watch(struct kvm_vm *vm)
 {
 	gva_t gva = vm_alloc_shared(vm, PAGE_SIZE, KVM_UTIL_MIN_VADDR, MEM_REGION_DATA);
 
-	kvm_static_assert(SAVIC_MAX_IDS * sizeof(struct savic_wait) <= PAGE_SIZE);
+	kvm_static_assert(SAVIC_NR_SLOTS * sizeof(struct savic_wait) <= PAGE_SIZE);
 	write_guest_global(vm, savic_waits, (struct savic_wait *)gva);
 	savic_watch.vm = vm;
 	WRITE_ONCE(savic_watch.waits, addr_gva2hva(vm, gva));
@@ -128,6 +128,7 @@ static struct kvm_vm *create(u32 nr_vcpus, const u32 ids[], void *guest_code,
 		.vmsa_features = SVM_SEV_FEAT_SECURE_AVIC,
 		.split_irqchip = split_irqchip,
 	};
+	bool used[SAVIC_NR_SLOTS] = {};
 	u32 i, id, nr_pages = 0;
 	struct kvm_vm *vm;
 
@@ -136,9 +137,10 @@ static struct kvm_vm *create(u32 nr_vcpus, const u32 ids[], void *guest_code,
 		vm_enable_cap(vm, KVM_CAP_X86_DISABLE_EXITS, disabled_exits);
 	for (i = 0; i < nr_vcpus; i++) {
 		id = ids ? ids[i] : i;
-		TEST_ASSERT(id < SAVIC_MAX_IDS, "vCPU ID %u is too large", id);
+		TEST_ASSERT(!used[savic_slot(id)], "Another vCPU has the slot of ID %u", id);
+		used[savic_slot(id)] = true;
 		vcpus[i] = vm_vcpu_add(vm, id, guest_code);
-		nr_pages = max(nr_pages, id + 1);
+		nr_pages = max(nr_pages, savic_slot(id) + 1);
 	}
 	kvm_arch_vm_finalize_vcpus(vm);
 
@@ -256,14 +258,14 @@ void savic_wait_until_blocked(struct kvm_vcpu *vcpu)
 
 gpa_t savic_page_gpa(u32 apic_id)
 {
-	GUEST_ASSERT(apic_id < savic_pool.nr_pages);
-	return savic_pool.gpa + apic_id * PAGE_SIZE;
+	GUEST_ASSERT(savic_slot(apic_id) < savic_pool.nr_pages);
+	return savic_pool.gpa + savic_slot(apic_id) * PAGE_SIZE;
 }
 
 static u32 *savic_reg(u32 apic_id, u32 reg)
 {
-	GUEST_ASSERT(apic_id < savic_pool.nr_pages);
-	return (u32 *)(savic_pool.gva + apic_id * PAGE_SIZE + reg);
+	GUEST_ASSERT(savic_slot(apic_id) < savic_pool.nr_pages);
+	return (u32 *)(savic_pool.gva + savic_slot(apic_id) * PAGE_SIZE + reg);
 }
 
 u32 savic_read(u32 apic_id, u32 reg)
@@ -432,24 +434,24 @@ void savic_settle(void)
 }
 
 /* Guest copy only. */
-static u32 savic_irqs[SAVIC_MAX_IDS][256];
+static u32 savic_irqs[SAVIC_NR_SLOTS][256];
 
 void savic_irq_handler(struct ex_regs *regs)
 {
-	__sync_fetch_and_add(&savic_irqs[savic_apic_id()][regs->vector], 1);
+	__sync_fetch_and_add(&savic_irqs[savic_slot(savic_apic_id())][regs->vector], 1);
 	savic_eoi();
 }
 
 /* How often the handler has run on that vCPU. */
 u32 savic_nr_irqs(u32 apic_id, u8 vector)
 {
-	return READ_ONCE(savic_irqs[apic_id][vector]);
+	return READ_ONCE(savic_irqs[savic_slot(apic_id)][vector]);
 }
 
 /* Tell the host what the vCPU waits for, nothing if @wanted is 0. */
 void savic_show_wait(u32 apic_id, u8 vector, u32 seen, u32 wanted)
 {
-	struct savic_wait *wait = &savic_waits[apic_id];
+	struct savic_wait *wait = &savic_waits[savic_slot(apic_id)];
 
 	if (!savic_waits)
 		return;
@@ -472,18 +474,18 @@ void savic_wait_for_irqs(u8 vector, u32 nr)
 }
 
 /* Guest copy only. */
-static u32 savic_nmis[SAVIC_MAX_IDS];
+static u32 savic_nmis[SAVIC_NR_SLOTS];
 
 /* The APIC ID comes from the backing page, i.e. without a VMGEXIT. */
 void savic_nmi_handler(struct ex_regs *regs)
 {
-	__sync_fetch_and_add(&savic_nmis[savic_apic_id()], 1);
+	__sync_fetch_and_add(&savic_nmis[savic_slot(savic_apic_id())], 1);
 }
 
 /* How often the handler has run on that vCPU. */
 u32 savic_nr_nmis(u32 apic_id)
 {
-	return READ_ONCE(savic_nmis[apic_id]);
+	return READ_ONCE(savic_nmis[savic_slot(apic_id)]);
 }
 
 /*
