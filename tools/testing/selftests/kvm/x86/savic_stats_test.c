@@ -235,6 +235,7 @@ FIXTURE_TEARDOWN(debugfs)
 
 static void guest_debugfs(void)
 {
+	x2apic_enable();
 	GUEST_SYNC(0);
 	GUEST_SYNC(0);
 	savic_enable();
@@ -269,7 +270,6 @@ TEST_F_TIMEOUT(debugfs, savic_debugfs, TIMEOUT_SECS)
 
 	vcpu_run(vcpu);
 	EXPECT_EQ(get_ucall(vcpu, &uc), UCALL_SYNC);
-	expect_debugfs(vcpu, "requested", "");
 	snprintf(expected, sizeof(expected), "%#lx", uc.args[1]);
 	expect_debugfs(vcpu, "page", expected);
 
@@ -281,6 +281,7 @@ TEST_F_TIMEOUT(debugfs, savic_debugfs, TIMEOUT_SECS)
 
 	EXPECT_FALSE(savic_vcpu_run(vcpu));
 	expect_debugfs(vcpu, "pending", "");
+	expect_debugfs(vcpu, "requested", "");
 }
 
 static void guest_two_levels(void)
