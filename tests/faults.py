@@ -26,7 +26,7 @@ HARD_PARTS = {
 NOT_FAULTS = {16: ("host/lacking", "bench/exits")}
 
 # The hard parts that it is one of, what is wrong, the tests that are to notice, and the edits: [FILE:]FUNCTION:TEXT, the
-# first such text in that function, of savic.c unless there is a FILE, and what it becomes. M means: this fault is active.
+# first such text in that function, of savic_irq.c unless there is a FILE, and what it becomes. M means: this fault is active.
 FAULTS = [
     ("9", "a posted vector does not kick", "savic_notify_test msi_running", [
         ("savic_deliver_interrupt:\tsavic_notify(vcpu, SAVIC_NOTIFY_KICK);",
@@ -49,10 +49,11 @@ FAULTS = [
     ("9", "what is posted does not wake", "savic_irq_test ioapic_level_denied, savic_source_test halted", [
         ("savic_deliver_interrupt:\tset_bit(SAVIC_LOOK_AGAIN", "\tif (!M)\n\t\tset_bit(SAVIC_LOOK_AGAIN")]),
     ("7 9", "what hardware has not taken does not wake", "savic_halt_test engine_off", [
-        ("savic_handle_idle_hlt:look = VALID_PAGE(", "look = !M && VALID_PAGE(")]),
+        ("savic_halt.c:savic_handle_idle_hlt:look = VALID_PAGE(", "look = !M && VALID_PAGE(")]),
     ("7 9", "what hardware has not taken is dropped", "savic_test msi_engine_off, savic_source_test engine_off", [
-        ("savic_request_done:\tsavic->irr_new = false;",
-         "\tif (M)\n\t\tsavic_discard_irr(svm);\n\tsavic->irr_new = false;")]),
+        ("savic.h:savic_complete_vmrun:\tif (unlikely(",
+         "\tif (M) {\n\t\tsvm->vmcb->control.update_irr = 0;\n"
+         "\t\tmemset(svm->vmcb->control.requested_irr, 0, 32);\n\t}\n\tif (unlikely(")]),
     ("15", "IPIs start a vCPU that waits for SIPI", "savic_life_test ap_reset_hold", [
         ("savic_interrupt_blocked:svm->sev_es.ap_reset_hold_type ||", "(!M && svm->sev_es.ap_reset_hold_type) ||"),
         ("savic_interrupt_blocked:(vcpu->arch.mp_state", "(!M && vcpu->arch.mp_state")]),
@@ -62,11 +63,11 @@ FAULTS = [
         ("savic_interrupt_blocked:\treturn ",
          "\tif (M && vcpu->arch.mp_state == KVM_MP_STATE_UNINITIALIZED)\n\t\treturn false;\n\n\treturn ")]),
     ("5", "the second NMI is forgotten", "savic_nmi_test two_pending", [
-        ("savic_request_done:if (vcpu->arch.nmi_pending && !nmi_left &&",
+        ("savic_complete_nmi:if (vcpu->arch.nmi_pending && !nmi_left &&",
          "if (!M && vcpu->arch.nmi_pending && !nmi_left &&")]),
     ("4", "IPIs get to the first cluster only", "savic_ipi_test msr_icr, savic_ipi_test incomplete_ipi", [
         ("lapic.c:kvm_icr_to_lapic_irq:irq->dest_id = icr_high;", "irq->dest_id = M ? icr_high & 0xffff : icr_high;"),
-        ("savic_look_again_at_dest:dest >> 16 << 4", "(M ? 0 : dest >> 16 << 4)")]),
+        ("savic_vmgexit.c:savic_look_again_at_dest:dest >> 16 << 4", "(M ? 0 : dest >> 16 << 4)")]),
     ("2 8", "a backing page is registered for an index", "savic_ipi_test pages", [
         ("savic_page.c:savic_handle_register:target = kvm_get_vcpu_by_id(vcpu->kvm, apic_id);",
          "target = M ? kvm_get_vcpu(vcpu->kvm, apic_id) : kvm_get_vcpu_by_id(vcpu->kvm, apic_id);")]),
@@ -77,31 +78,31 @@ FAULTS = [
     ("8", "the vCPU whose index is the ID loses the page", "savic_ipi_test pages", [
         ("savic_page.c:savic_invalidate_range:__set_bit(i, vcpus);", "__set_bit(M ? vcpu->vcpu_id : i, vcpus);")]),
     ("4", "a bad ICR by MSR is called a bad register", "savic_ipi_test refused", [
-        ("savic_handle_msr_vmgexit:\t\t\tsavic_refuse(svm, GHCB_ERR_INVALID_INPUT);",
+        ("savic_vmgexit.c:savic_handle_msr_vmgexit:\t\t\tsavic_refuse(svm, GHCB_ERR_INVALID_INPUT);",
          "\t\t\tsavic_refuse(svm, M ? GHCB_ERR_MISSING_INPUT : GHCB_ERR_INVALID_INPUT);")]),
     ("4", "INIT, SIPI and SMI by ICR are accepted", "savic_ipi_test refused", [
-        ("savic_send_ipi:!savic_icr_is_valid(vcpu, icr)",
+        ("savic_vmgexit.c:savic_send_ipi:!savic_icr_is_valid(vcpu, icr)",
          "!savic_icr_is_valid(vcpu, M ? icr & ~(u64)APIC_MODE_MASK : icr)")]),
     ("4", "INIT, SIPI and SMI are forwarded", "savic_ipi_test refused", [
-        ("savic_forward_ipi:!savic_icr_is_valid(vcpu, icr)",
+        ("savic_vmgexit.c:savic_forward_ipi:!savic_icr_is_valid(vcpu, icr)",
          "!savic_icr_is_valid(vcpu, M ? icr & ~(u64)APIC_MODE_MASK : icr)")]),
     ("4", "an IPI from an xAPIC is accepted", "savic_ipi_test xapic", [
-        ("savic_send_ipi:if (!savic_icr_is_valid",
+        ("savic_vmgexit.c:savic_send_ipi:if (!savic_icr_is_valid",
          "if ((!M || apic_x2apic_mode(vcpu->arch.apic)) && !savic_icr_is_valid")]),
     ("4", "an IPI from an xAPIC is forwarded", "savic_ipi_test xapic", [
-        ("savic_forward_ipi:if (!savic_icr_is_valid",
+        ("savic_vmgexit.c:savic_forward_ipi:if (!savic_icr_is_valid",
          "if ((!M || apic_x2apic_mode(vcpu->arch.apic)) && !savic_icr_is_valid")]),
     ("11", "an EOI by MSR is ignored", "savic_level_test two_lines", [
-        ("savic_handle_msr_vmgexit:return savic_eoi(vcpu, -1);", "return M ? 1 : savic_eoi(vcpu, -1);")]),
+        ("savic_vmgexit.c:savic_handle_msr_vmgexit:return savic_eoi(vcpu, -1);", "return M ? 1 : savic_eoi(vcpu, -1);")]),
     ("3", "an EOI with reserved bits is accepted", "savic_msr_test vmgexit_engine_on", [
-        ("savic_handle_msr_vmgexit:if (data)", "if (data && !M)")]),
+        ("savic_vmgexit.c:savic_handle_msr_vmgexit:if (data)", "if (data && !M)")]),
     ("3", "AVIC_NOACCEL of any register is an EOI", "savic_msr_test noaccel", [
-        ("savic_handle_vmgexit:(info_1 & SAVIC_NOACCEL_OFFSET_MASK) != APIC_EOI",
+        ("savic_vmgexit.c:savic_handle_vmgexit:(info_1 & SAVIC_NOACCEL_OFFSET_MASK) != APIC_EOI",
          "(!M && (info_1 & SAVIC_NOACCEL_OFFSET_MASK) != APIC_EOI)")]),
     ("3", "AVIC_NOACCEL of a read is an EOI", "savic_msr_test noaccel", [
-        ("savic_handle_vmgexit:!(info_1 & SAVIC_NOACCEL_WRITE)", "(!M && !(info_1 & SAVIC_NOACCEL_WRITE))")]),
+        ("savic_vmgexit.c:savic_handle_vmgexit:!(info_1 & SAVIC_NOACCEL_WRITE)", "(!M && !(info_1 & SAVIC_NOACCEL_WRITE))")]),
     ("6 11", "an idle vCPU's missing EOIs stay missing", "savic_level_test denied", [
-        ("savic_handle_idle_hlt:!savic_queue_eois(svm))", "M || !savic_queue_eois(svm))")]),
+        ("savic_halt.c:savic_handle_idle_hlt:!savic_queue_eois(svm))", "M || !savic_queue_eois(svm))")]),
     ("11", "a level-triggered vector is not remembered", "savic_irq_test ioapic_level", [
         ("savic_deliver_interrupt:if (trig_mode)", "if (trig_mode && !M)")]),
     ("2", "an APIC ID is truncated", "savic_test register_backing_page", [
@@ -131,8 +132,9 @@ FAULTS = [
     ("8 10", "vectors are lost if the page can't be mapped", "savic_source_test failed_entry", [
         ("savic_page.c:savic_load_page:default:", "default:\n\t\tif (M)\n\t\t\tsavic_discard_vectors(savic);")]),
     ("10", "what a VMRUN that fails didn't take is dropped", "savic_ap_test irq_and_failed_vmrun", [
-        ("savic_request_done:\tsavic->irr_new = false;",
-         "\tif (M && control->exit_code == SVM_EXIT_ERR)\n\t\tsavic_discard_irr(svm);\n\tsavic->irr_new = false;")]),
+        ("savic.h:savic_complete_vmrun:\tif (unlikely(",
+         "\tif (M && svm->vmcb->control.exit_code == SVM_EXIT_ERR) {\n\t\tsvm->vmcb->control.update_irr = 0;\n"
+         "\t\tmemset(svm->vmcb->control.requested_irr, 0, 32);\n\t}\n\tif (unlikely(")]),
     ("9 10", "one of 64 edge-triggered vectors is lost", "savic_irq_test stress", [
         ("savic_deliver_interrupt:\tset_bit(vector, savic->pending);",
          "\tif (!M || trig_mode || atomic64_read(&vcpu->stat.savic_posted) % 64 != 63)\n\t\tset_bit(vector, savic->pending);")]),
@@ -174,7 +176,7 @@ FAULTS = [
     ("8", "a memslot that is being deleted is fatal", "savic_traffic_test memslot_reloaded", [
         ("savic_page.c:savic_load_page:case -EAGAIN:", "case -EAGAIN:\n\t\tif (M)\n\t\t\treturn r;")]),
     ("3 11", "AVIC_NOACCEL's EOI is for all lines", "savic_level_test noaccel_eoi", [
-        ("savic_handle_vmgexit:savic_eoi(vcpu, control->exit_info_2 & SAVIC_NOACCEL_VECTOR_MASK)",
+        ("savic_vmgexit.c:savic_handle_vmgexit:savic_eoi(vcpu, control->exit_info_2 & SAVIC_NOACCEL_VECTOR_MASK)",
          "savic_eoi(vcpu, M ? -1 : (int)(control->exit_info_2 & SAVIC_NOACCEL_VECTOR_MASK))")]),
     ("7 11", "level-triggered vectors are forgotten with the page", "savic_level_test kexec", [
         ("savic_discard_vectors:WRITE_ONCE(savic->pending[i], 0);",
@@ -255,25 +257,25 @@ FAULTS = [
     ("14", "exceptions are injected", "sev_ghcb_test exceptions", [
         ("svm.c:svm_inject_exception:savic_active(vcpu)", "!M && savic_active(vcpu)")]),
     ("14", "exceptions go out without their error code", "sev_ghcb_test exceptions", [
-        ("savic_inject_exception:ex->has_error_code,", "!M && ex->has_error_code,")]),
+        ("savic_vmgexit.c:savic_inject_exception:ex->has_error_code,", "!M && ex->has_error_code,")]),
     ("4", "IPIs with some reasons are refused", "savic_ipi_test all_reasons", [
-        ("savic_handle_vmgexit:if (!savic_forward_ipi(vcpu, info_1))",
+        ("savic_vmgexit.c:savic_handle_vmgexit:if (!savic_forward_ipi(vcpu, info_1))",
          "if ((M && control->exit_info_2 >> 32 == 1) || !savic_forward_ipi(vcpu, info_1))")]),
     ("6", "debugfs forgets level-triggered vectors", "savic_stats_test savic_debugfs", [
-        ("savic_debugfs_show:savic->level)", "M ? savic->eoi : savic->level)")]),
+        ("savic.c:savic_debugfs_show:savic->level)", "M ? savic->eoi : savic->level)")]),
     ("6", "debugfs forgets the EOIs that userspace is to be told of", "savic_stats_test eois", [
-        ("savic_debugfs_show:savic->eoi);", "M ? savic->level : savic->eoi);")]),
+        ("savic.c:savic_debugfs_show:savic->eoi);", "M ? savic->level : savic->eoi);")]),
     ("9", "debugfs doesn't show that a vCPU is to look again", "savic_stats_test two_vcpus", [
-        ("savic_debugfs_show:READ_ONCE(savic->flags)", "M ? 0 : READ_ONCE(savic->flags)")]),
+        ("savic.c:savic_debugfs_show:READ_ONCE(savic->flags)", "M ? 0 : READ_ONCE(savic->flags)")]),
     ("4", "IPIs that are forwarded aren't counted", "savic_stats_test savic_stats", [
-        ("savic_forward_ipi:\tvcpu->stat.savic_forwarded_ipis++;",
+        ("savic_vmgexit.c:savic_forward_ipi:\tvcpu->stat.savic_forwarded_ipis++;",
          "\tif (!M)\n\t\tvcpu->stat.savic_forwarded_ipis++;")]),
     ("11", "EOIs of level-triggered vectors aren't counted", "savic_stats_test savic_stats", [
-        ("savic_send_eois:\t\tvcpu->stat.savic_level_eois++;", "\t\tif (!M)\n\t\t\tvcpu->stat.savic_level_eois++;")]),
+        ("savic_vmgexit.c:savic_send_eois:\t\tvcpu->stat.savic_level_eois++;", "\t\tif (!M)\n\t\t\tvcpu->stat.savic_level_eois++;")]),
 
     # Without a local APIC in the kernel.
     ("1", "a vCPU without a local APIC is created", "savic_test refused_without_irqchip", [
-        ("savic_vcpu_create:return -EINVAL;", "return M ? 0 : -EINVAL;")]),
+        ("savic.c:savic_vcpu_create:return -EINVAL;", "return M ? 0 : -EINVAL;")]),
     ("1 13", "SynIC is enabled without a local APIC", "savic_api_test without_apic", [
         ("x86.c:kvm_vcpu_ioctl_enable_cap:if (!irqchip_in_kernel(vcpu->kvm) ||",
          "if ((!M && !irqchip_in_kernel(vcpu->kvm)) ||")]),
@@ -292,29 +294,29 @@ FAULTS = [
 
     # EOI.
     ("3", "index -1 reaches a bitmap", "savic_level_test two_lines", [
-        ("savic_eoi:if (vector >= 0)", "if (M || vector >= 0)")]),
+        ("savic_vmgexit.c:savic_eoi:if (vector >= 0)", "if (M || vector >= 0)")]),
     ("3", "an EOI without anything in service is refused", "savic_msr_test noaccel, savic_stats_test savic_stats", [
-        ("savic_eoi:vcpu->stat.savic_spurious_eois++;",
+        ("savic_vmgexit.c:savic_eoi:vcpu->stat.savic_spurious_eois++;",
          "if (M) {\n\t\t\tsavic_refuse(svm, GHCB_ERR_INVALID_INPUT);\n\t\t\treturn 1;\n\t\t}\n\t\tvcpu->stat.savic_spurious_eois++;")]),
     ("3 11", "an EOI ends what is still on its way to the guest", "savic_level_test eoi_before_taken", [
-        ("savic_level_taken:savic->level_requested[i] &", "(savic->level_requested[i] | (M ? ~0ul : 0)) &"),
-        ("savic_level_taken:~READ_ONCE(savic->pending[i])", "(~READ_ONCE(savic->pending[i]) | (M ? ~0ul : 0))"),
-        ("savic_level_taken:if (control->update_irr)", "if (control->update_irr && !M)")]),
+        ("savic_vmgexit.c:savic_level_taken:savic->level_requested[i] &", "(savic->level_requested[i] | (M ? ~0ul : 0)) &"),
+        ("savic_vmgexit.c:savic_level_taken:~READ_ONCE(savic->pending[i])", "(~READ_ONCE(savic->pending[i]) | (M ? ~0ul : 0))"),
+        ("savic_vmgexit.c:savic_level_taken:if (control->update_irr)", "if (control->update_irr && !M)")]),
 
     # ICR.
     ("4", "an IPI to several reaches one", "savic_ipi_test msr_icr", [
-        ("savic_look_again_at_dest:for_each_set_bit(", "if (M)\n\t\tmembers &= -members;\n\tfor_each_set_bit(")]),
+        ("savic_vmgexit.c:savic_look_again_at_dest:for_each_set_bit(", "if (M)\n\t\tmembers &= -members;\n\tfor_each_set_bit(")]),
     ("4", "a broadcast reaches one", "savic_ipi_test msr_icr", [
-        ("savic_send_ipi:\t\t\t\tsavic_look_again(target, nmi);",
+        ("savic_vmgexit.c:savic_send_ipi:\t\t\t\tsavic_look_again(target, nmi);",
          "\t\t\t\tsavic_look_again(target, nmi);\n\t\t\tif (M && target != vcpu)\n\t\t\t\tbreak;")]),
     ("4", "an IPI to 0xffffffff reaches nobody", "savic_ipi_test msr_icr", [
-        ("savic_send_ipi:icr >> 32 != X2APIC_BROADCAST", "(M || icr >> 32 != X2APIC_BROADCAST)")]),
+        ("savic_vmgexit.c:savic_send_ipi:icr >> 32 != X2APIC_BROADCAST", "(M || icr >> 32 != X2APIC_BROADCAST)")]),
     ("4", "an IPI is for everybody", "savic_notify_test targets_only", [
-        ("savic_send_ipi:shorthand == APIC_DEST_NOSHORT &&", "!M && shorthand == APIC_DEST_NOSHORT &&")]),
+        ("savic_vmgexit.c:savic_send_ipi:shorthand == APIC_DEST_NOSHORT &&", "!M && shorthand == APIC_DEST_NOSHORT &&")]),
     ("4", "reserved bits of ICR are accepted", "savic_ipi_test refused", [
-        ("savic_icr_is_valid:icr & X2APIC_ICR_RESERVED_BITS", "(!M && icr & X2APIC_ICR_RESERVED_BITS)")]),
+        ("savic_vmgexit.c:savic_icr_is_valid:icr & X2APIC_ICR_RESERVED_BITS", "(!M && icr & X2APIC_ICR_RESERVED_BITS)")]),
     ("4", "a lowest priority IPI reaches the one that KVM would choose", "savic_ipi_test lowest_priority", [
-        ("savic_look_again_at_dest:members = dest & 0xffff;",
+        ("savic_vmgexit.c:savic_look_again_at_dest:members = dest & 0xffff;",
          "members = dest & 0xffff;\n\tif (M && (icr & APIC_MODE_MASK) == APIC_DM_LOWEST)\n\t\tmembers &= -members;")]),
 
     # NMIs.
@@ -327,29 +329,30 @@ FAULTS = [
         ("svm.c:svm_nmi_allowed:return !for_injection && savic_nmi_allowed(vcpu);",
          "return !M && !for_injection && savic_nmi_allowed(vcpu);")]),
     ("5 7 9", "an NMI that hardware has not taken does not wake", "savic_nmi_test engine_off_halted", [
-        ("savic_handle_idle_hlt:control->int_ctl & V_NMI_PENDING_MASK",
+        ("savic_halt.c:savic_handle_idle_hlt:control->int_ctl & V_NMI_PENDING_MASK",
          "(!M && control->int_ctl & V_NMI_PENDING_MASK)")]),
     ("5", "an NMI that goes to hardware isn't looked after", "savic_nmi_test kvm_nmi", [
         ("svm.c:svm_set_vnmi_pending:savic_active(vcpu)", "!M && savic_active(vcpu)")]),
     ("5", "the second NMI waits for any exit", "savic_trace_test second_nmi", [
         ("savic_request:\t\t\tsavic_run_at(", "\t\t\tif (!M)\n\t\t\t\tsavic_run_at(")]),
     ("5", "the second NMI waits for the timer, whatever the guest does", "savic_nmi_test denied", [
-        ("savic_request_done:(control->exit_code != SVM_EXIT_INTR ||",
+        ("savic_complete_nmi:(control->exit_code != SVM_EXIT_INTR ||",
          "((!M && control->exit_code != SVM_EXIT_INTR) ||")]),
     ("5", "the second NMI is forgotten with an exit of the host's", "savic_trace_test second_nmi", [
-        ("savic_request:\t\t\t   svm->vcpu.arch.nmi_pending;", "\t\t\t   (!M && svm->vcpu.arch.nmi_pending);"),
-        ("savic_request_done:|| nmi_left || vcpu->arch.nmi_pending;",
-         "|| nmi_left || (!M && vcpu->arch.nmi_pending);")]),
+        ("savic_request:|| svm->vcpu.arch.nmi_pending;", "|| (!M && svm->vcpu.arch.nmi_pending);"),
+        ("savic_complete_nmi:nmi_left || vcpu->arch.nmi_pending;",
+         "nmi_left || (!M && vcpu->arch.nmi_pending);")]),
 
     # What the guest doesn't allow.
     ("6", "an EOI that is missing isn't counted", "savic_level_test denied", [
-        ("savic_handle_idle_hlt:\t\tvcpu->stat.savic_missing_eois++;",
+        ("savic_halt.c:savic_handle_idle_hlt:\t\tvcpu->stat.savic_missing_eois++;",
          "\t\tif (!M)\n\t\t\tvcpu->stat.savic_missing_eois++;")]),
 
     # The engine is off.
     ("7", "what was handed to hardware is kept when the page is unregistered", "savic_test msi_engine_off", [
         ("savic_request:\t\tsavic_discard_irr(svm);", "\t\tif (!M)\n\t\t\tsavic_discard_irr(svm);")]),
-    ("7", "what was discarded comes along with the next vector", "savic_test msi_engine_off", [
+    ("7", "what was discarded comes along with the next vector",
+     "savic_test msi_engine_off, savic_trace_test discarded", [
         ("savic_discard_irr:\tmemset(", "\tif (!M)\n\t\tmemset(")]),
 
     # The backing page.
@@ -369,24 +372,24 @@ FAULTS = [
 
     # Wake-ups.
     ("9", "the end of the pause between attempts wakes nobody", "savic_halt_test engine_off", [
-        ("savic_timer_fn:\tkvm_vcpu_kick(savic->vcpu);", "\tif (!M)\n\t\tkvm_vcpu_kick(savic->vcpu);"),
-        ("savic_timer_fn:\tset_bit(SAVIC_LOOK_AGAIN", "\tif (!M)\n\t\tset_bit(SAVIC_LOOK_AGAIN")]),
+        ("savic.c:savic_timer_fn:\tkvm_vcpu_kick(savic->vcpu);", "\tif (!M)\n\t\tkvm_vcpu_kick(savic->vcpu);"),
+        ("savic.c:savic_timer_fn:\tset_bit(SAVIC_LOOK_AGAIN", "\tif (!M)\n\t\tset_bit(SAVIC_LOOK_AGAIN")]),
     ("7 9", "a vCPU that can't get what waits for it keeps the CPU busy", "savic_halt_test engine_off, savic_halt_test engine_off_nmis, "
      "savic_halt_test masked_line, savic_halt_test masked_level", [
-         ("savic_may_retry:savic->nr_retries < SAVIC_MAX_RETRIES", "M || savic->nr_retries < SAVIC_MAX_RETRIES")]),
+         ("savic_halt.c:savic_may_retry:savic->nr_retries < SAVIC_MAX_RETRIES", "M || savic->nr_retries < SAVIC_MAX_RETRIES")]),
     ("5 9", "a vCPU doesn't sleep while KVM has an NMI that hardware can't hold yet",
      "savic_halt_test engine_off_nmis", [
         ("savic_nmi_allowed:!(to_svm(vcpu)->vmcb->control.int_ctl & V_NMI_PENDING_MASK)",
          "(M || !(to_svm(vcpu)->vmcb->control.int_ctl & V_NMI_PENDING_MASK))")]),
     ("7 9", "a vCPU without a backing page is made to look again", "savic_halt_test no_page", [
-        ("savic_handle_idle_hlt:VALID_PAGE(READ_ONCE(savic->gpa))", "(M || VALID_PAGE(READ_ONCE(savic->gpa)))")]),
+        ("savic_halt.c:savic_handle_idle_hlt:VALID_PAGE(READ_ONCE(savic->gpa))", "(M || VALID_PAGE(READ_ONCE(savic->gpa)))")]),
     ("7 9", "a vCPU doesn't wait for the end of the pause between attempts",
      "savic_halt_test engine_off, savic_halt_test masked_line", [
-        ("savic_may_retry:    ktime_before(now, savic->retry_next)", "    !M && ktime_before(now, savic->retry_next)")]),
+        ("savic_halt.c:savic_may_retry:    ktime_before(now, savic->retry_next)", "    !M && ktime_before(now, savic->retry_next)")]),
     ("7 9", "nothing ends the pause between attempts", "savic_halt_test engine_off", [
-        ("savic_may_retry:\t\tsavic_run_at(", "\t\tif (!M)\n\t\t\tsavic_run_at(")]),
+        ("savic_halt.c:savic_may_retry:\t\tsavic_run_at(", "\t\tif (!M)\n\t\t\tsavic_run_at(")]),
     ("6 9", "the pause between attempts doesn't grow", "savic_halt_test denied_line", [
-        ("savic_may_retry:min(2 * savic->retry_interval, SAVIC_RETRY_MAX)",
+        ("savic_halt.c:savic_may_retry:min(2 * savic->retry_interval, SAVIC_RETRY_MAX)",
          "M ? savic->retry_interval : min(2 * savic->retry_interval, SAVIC_RETRY_MAX)")]),
     ("9 10", "what is posted while something else is handed to hardware is lost", "savic_stress_test", [
         ("savic_request_irr:\t\tcontrol->requested_irr[i] |= vectors;",
@@ -401,24 +404,24 @@ FAULTS = [
     ("11", "the PIT is told to wait for EOIs", "savic_api_test pit", [
         ("i8254.c:kvm_vm_ioctl_reinject:if (control->pit_reinject &&", "if (!M && control->pit_reinject &&")]),
     ("11", "a PIT that is there waits for EOIs", "savic_api_test pit_before_init", [
-        ("savic_vm_init:if (kvm->arch.vpit)", "if (!M && kvm->arch.vpit)")]),
+        ("savic.c:savic_vm_init:if (kvm->arch.vpit)", "if (!M && kvm->arch.vpit)")]),
     ("2 11", "of several vCPUs the first gets an interrupt", "savic_irq_test ioapic_level_shared", [
         ("lapic.c:__kvm_irq_delivery_to_apic_fast:\t\t\t*r += kvm_apic_set_irq(dst[i]->vcpu, irq, rtc_status);",
          "\t\t\tif (M && *r)\n\t\t\t\tcontinue;\n\t\t\t*r += kvm_apic_set_irq(dst[i]->vcpu, irq, rtc_status);")]),
     ("11", "resampling irqfds aren't told of EOIs", "savic_source_test in_userspace, savic_irq_test ioapic_level", [
-        ("savic_send_eois:\t\t\tkvm_ioapic_update_eoi(", "\t\t\tif (!M)\n\t\t\t\tkvm_ioapic_update_eoi(")]),
+        ("savic_vmgexit.c:savic_send_eois:\t\t\tkvm_ioapic_update_eoi(", "\t\t\tif (!M)\n\t\t\t\tkvm_ioapic_update_eoi(")]),
     ("11", "EOIs are of today's routes only", "savic_level_test moved", [
-        ("savic_send_eois:\t\t__clear_bit(vector, savic->eoi);",
+        ("savic_vmgexit.c:savic_send_eois:\t\t__clear_bit(vector, savic->eoi);",
          "\t\t__clear_bit(vector, savic->eoi);\n\t\tif (M && !test_bit(vector, vcpu->arch.ioapic_handled_vectors))\n\t\t\tcontinue;")]),
     ("11", "a userspace I/O APIC isn't told of EOIs",
      "savic_level_test savic_level_split, savic_source_test in_userspace", [
-        ("savic_send_eois:\t\tvcpu->run->exit_reason = KVM_EXIT_IOAPIC_EOI;",
+        ("savic_vmgexit.c:savic_send_eois:\t\tvcpu->run->exit_reason = KVM_EXIT_IOAPIC_EOI;",
          "\t\tif (M)\n\t\t\tcontinue;\n\t\tvcpu->run->exit_reason = KVM_EXIT_IOAPIC_EOI;")]),
     ("11", "a userspace I/O APIC is told of the first of several EOIs", "savic_level_test savic_level_split", [
-        ("savic_send_eois:\t\tvcpu->arch.complete_userspace_io = savic_send_eois;",
+        ("savic_vmgexit.c:savic_send_eois:\t\tvcpu->arch.complete_userspace_io = savic_send_eois;",
          "\t\tif (!M)\n\t\t\tvcpu->arch.complete_userspace_io = savic_send_eois;")]),
     ("11", "an EOI is for one of several lines", "savic_level_test two_lines, savic_level_test still_asserted", [
-        ("savic_queue_eois:\t\tfound |= savic_queue_eoi(svm->savic, v);",
+        ("savic_vmgexit.c:savic_queue_eois:\t\tfound |= savic_queue_eoi(svm->savic, v);",
          "\t{\n\t\tfound |= savic_queue_eoi(svm->savic, v);\n\t\tif (M)\n\t\t\tbreak;\n\t}")]),
     ("11", "a line that is still asserted isn't delivered again", "savic_level_test still_asserted", [
         ("ioapic.c:kvm_ioapic_update_eoi_one:!ent->fields.mask && (ioapic->irr",
@@ -487,8 +490,8 @@ FAULTS = [
         ("sev.c:sev_snp_init_protected_guest_state:\tif (kvm_test_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, vcpu))\n\t\treturn;",
          "\tif (M)\n\t\tkvm_clear_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, vcpu);\n"
          "\tif (kvm_test_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, vcpu))\n\t\treturn;")]),
-    ("10", "what is discarded is traced as taken", "savic_trace_test discarded", [
-        ("savic_discard_irr:savic->irr_in_flight = false;", "savic->irr_in_flight = M && savic->irr_in_flight;")]),
+    ("7 10", "debugfs doesn't show what hardware has not taken", "savic_stats_test savic_debugfs", [
+        ("savic.c:savic_debugfs_show:if (!READ_ONCE(control->update_irr))", "if (M || !READ_ONCE(control->update_irr))")]),
     ("12", "a vCPU leaves its timer on the CPU that it leaves", "savic_timer_test migrated", [
         ("lapic.c:__kvm_migrate_apic_timer:if (hrtimer_cancel(timer))", "if (hrtimer_cancel(timer) && !M)")]),
 
@@ -532,6 +535,6 @@ FAULTS = [
         ("sev.c:sev_snp_ap_creation:target_svm->sev_es.snp_pending_vmsa_gpa = svm->vmcb->control.exit_info_2;",
          "if (!M || !target_svm->sev_es.snp_ap_waiting_for_reset)\n\t\t\ttarget_svm->sev_es.snp_pending_vmsa_gpa = svm->vmcb->control.exit_info_2;")]),
     ("15", "a VM whose process is killed stays", "savic_life_test killed", [
-        ("savic_vcpu_create:\tstatic_branch_inc(&savic_used);",
+        ("savic.c:savic_vcpu_create:\tstatic_branch_inc(&savic_used);",
          "\tif (M)\n\t\tkvm_get_kvm(vcpu->kvm);\n\tstatic_branch_inc(&savic_used);")]),
 ]

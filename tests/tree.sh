@@ -54,7 +54,7 @@ names)
 	trap 'rm -rf "$out"' EXIT
 	{
 		sed -n 's/^TRACE_EVENT(\(.*\),$/\1/p' arch/x86/kvm/svm/savic_trace.h
-		sed -n 's/^module_param(\(savic_[a-z_]*\),.*/\1/p' arch/x86/kvm/svm/savic.c
+		sed -n 's/^module_param(\(savic_[a-z_]*\),.*/\1/p' arch/x86/kvm/svm/savic*.c
 		sed -n 's/.*STATS_DESC_COUNTER(VCPU, \(savic_.*\)),$/\1/p' "$build/tree/linux/arch/x86/kvm/x86.c"
 	} | LC_ALL=C sort -u >"$out/code"
 	grep -oP '\x60\x60\K(kvm_)?savic_\w+(?=\x60\x60)' "$page" | LC_ALL=C sort -u >"$out/page"
@@ -97,7 +97,7 @@ series)
 			echo "patches/$x/cover is missing: the cover letter is empty"
 			exit 1
 		fi
-		if git log base.. | grep 'Savic-new-files\|Savic-series'; then
+		if git log base.. | grep 'Savic-'; then
 			echo "a trailer of ours is left in a message"
 			exit 1
 		fi

@@ -10,24 +10,33 @@
 #include "svm.h"
 
 /*
- * Secure AVIC (APM vol. 2, 15.36.21): the guest owns its local APIC's state, in
- * a private page that the host can neither read nor write.  See savic.c for
- * interrupts and savic_page.c for that page, and
+ * Secure AVIC (APM vol. 2, 15.36.21): see savic.c for what is where, and
  * Documentation/virt/kvm/x86/secure-avic.rst for what userspace and the guest
  * see.
  */
+
+/* Words of a set of vectors. */
+#define SAVIC_WORDS		BITS_TO_LONGS(KVM_NR_INTERRUPTS)
+
+/* How a vCPU is told of an interrupt. */
+enum savic_notify {
+	SAVIC_NOTIFY_NONE,
+	SAVIC_NOTIFY_KICK,
+	SAVIC_NOTIFY_DOORBELL,
+	SAVIC_NOTIFY_WAKE,
+};
 
 /* Bits of struct savic's flags. */
 enum savic_flag {
 	/*
 	 * Something waits for VMRUN: a vector in @pending, V_NMI_PENDING, or a
-	 * backing page that another vCPU changed.  The vCPU must not block.  Set
-	 * by any CPU, cleared by the CPU that is about to VMRUN.
+	 * backing page that another vCPU changed. The vCPU must not block.
+	 * Set by any CPU, cleared by the CPU that is about to VMRUN.
 	 */
 	SAVIC_LOOK_AGAIN,
 	/*
-	 * Forget the vectors that are in the VMCB and not taken.  Set by any CPU,
-	 * cleared by the CPU that is about to VMRUN.
+	 * Forget the vectors that are in the VMCB and not taken.  Set by any
+	 * CPU, cleared by the CPU that is about to VMRUN.
 	 */
 	SAVIC_DISCARD_IRR,
 };
@@ -38,23 +47,19 @@ struct savic {
 	unsigned long flags;
 
 	/*
-	 * Vectors that are not yet in the VMCB's REQUESTED_IRR.  Set by any CPU,
-	 * moved to the VMCB by the CPU that is about to VMRUN.
+	 * Vectors that are not yet in the VMCB's REQUESTED_IRR.  Set by any
+	 * CPU, moved to the VMCB by the CPU that is about to VMRUN.
 	 */
 	DECLARE_BITMAP(pending, KVM_NR_INTERRUPTS);
 
 	/*
-	 * The VMCB had vectors or an NMI for the last VMRUN, or KVM holds another
-	 * NMI: VMRUN's result is of interest.  Owned by the vCPU.
+	 * The VMCB had an NMI for the last VMRUN, or KVM holds another one: see
+	 * savic_complete_nmi().  Owned by the vCPU.
 	 */
-	bool in_flight;
-	bool irr_in_flight;
-	bool nmi_in_flight;
+	bool nmi_waits;
+	bool nmi_in_vmcb;
 
-	/* Vectors were added since the last VMRUN. */
-	bool irr_new;
-
-	/* When the NMI that KVM holds may go to hardware.  Owned by the vCPU. */
+	/* When KVM's NMI may go to hardware.  Owned by the vCPU. */
 	ktime_t second_nmi;
 
 	/*
@@ -64,16 +69,18 @@ struct savic {
 	DECLARE_BITMAP(level, KVM_NR_INTERRUPTS);
 
 	/*
-	 * The vectors of @level that were moved to the VMCB, i.e. that the guest
-	 * may EOI.  Owned by the vCPU.
+	 * The vectors of @level that were moved to the VMCB, i.e. that the
+	 * guest may EOI.  Owned by the vCPU.
 	 */
 	DECLARE_BITMAP(level_requested, KVM_NR_INTERRUPTS);
 
-	/* Vectors that the guest EOI'd, the I/O APIC is still to be told. */
+	/* EOIs that the I/O APIC is still to get.  Owned by the vCPU. */
 	DECLARE_BITMAP(eoi, KVM_NR_INTERRUPTS);
 
-	/* Makes the vCPU VMRUN later, see savic_run_at() and savic_may_retry(). */
+	/* Makes the vCPU VMRUN later, see savic_run_at(). */
 	struct hrtimer timer;
+
+	/* See savic_may_retry().  Owned by the vCPU. */
 	ktime_t retry_last;
 	ktime_t retry_next;
 	u64 retry_interval;
@@ -86,25 +93,23 @@ struct savic {
 	gpa_t gpa;
 
 	/*
-	 * The number of the VMSA that the vCPU runs on, how many the guest has
-	 * asked for, and the last one that @gpa is for, see savic_page.c.
-	 * Protected by snp_vmsa_mutex, as all below.
+	 * VMSAs that the guest asked for are counted.  These are the numbers of
+	 * the VMSA that the vCPU runs on, of the last one that was asked for,
+	 * and of the last one that @gpa is for.  Protected by snp_vmsa_mutex,
+	 * as all below.
 	 */
 	u64 vmsa_current;
 	u64 vmsa_asked;
 	u64 page_vmsa;
 
-	/* The last one that was asked for is for an INIT. */
+	/* The vCPU changes to the VMSA that was asked for at INIT. */
 	bool discard_at_init;
 };
 
 #ifdef CONFIG_KVM_AMD_SEV
 DECLARE_STATIC_KEY_FALSE(savic_used);
 
-/*
- * True if the vCPU is in Secure AVIC mode.  Costs other guests next to nothing
- * as long as no such vCPU exists.
- */
+/* Costs next to nothing as long as no vCPU is in Secure AVIC mode. */
 static __always_inline bool savic_active(struct kvm_vcpu *vcpu)
 {
 	return static_branch_unlikely(&savic_used) && to_svm(vcpu)->savic;
@@ -114,47 +119,74 @@ static __always_inline bool savic_active(struct kvm_vcpu *vcpu)
 bool __init savic_hardware_setup(bool snp_enabled);
 bool savic_enabled_for_vm(struct kvm *kvm);
 int savic_vm_init(struct kvm *kvm);
-int savic_vcpu_create(struct kvm_vcpu *vcpu);
-void savic_vcpu_free(struct kvm_vcpu *vcpu);
-void savic_create_vcpu_debugfs(struct kvm_vcpu *vcpu, struct dentry *dentry);
 void savic_init_vmcb(struct vcpu_svm *svm);
 void savic_init_vmsa(struct vcpu_svm *svm, struct sev_es_save_area *save);
 void savic_recalc_msr_intercepts(struct kvm_vcpu *vcpu);
+int savic_vcpu_create(struct kvm_vcpu *vcpu);
+void savic_vcpu_free(struct kvm_vcpu *vcpu);
+void savic_create_vcpu_debugfs(struct kvm_vcpu *vcpu, struct dentry *dentry);
+
+/* savic_irq.c */
+extern bool savic_doorbell;
 
 void savic_deliver_interrupt(struct kvm_vcpu *vcpu, int trig_mode, int vector);
-void savic_inject_exception(struct kvm_vcpu *vcpu);
-void savic_discard_vectors(struct savic *savic);
-bool savic_interrupt_blocked(struct kvm_vcpu *vcpu);
-bool savic_nmi_allowed(struct kvm_vcpu *vcpu);
+void savic_look_again(struct kvm_vcpu *vcpu, bool nmi);
 bool savic_has_interrupt(struct kvm_vcpu *vcpu);
 bool savic_dy_has_interrupt(struct kvm_vcpu *vcpu);
-
+bool savic_interrupt_blocked(struct kvm_vcpu *vcpu);
+bool savic_nmi_allowed(struct kvm_vcpu *vcpu);
+void savic_discard_vectors(struct savic *savic);
 int savic_request(struct vcpu_svm *svm);
-void savic_request_done(struct vcpu_svm *svm);
-
-int savic_handle_vmgexit(struct kvm_vcpu *vcpu);
-int savic_handle_msr_vmgexit(struct kvm_vcpu *vcpu);
-int savic_handle_hlt(struct kvm_vcpu *vcpu);
-void savic_refuse(struct vcpu_svm *svm, u64 error);
+void savic_complete_nmi(struct vcpu_svm *svm);
 
 /* savic_page.c */
-int savic_handle_npf(struct kvm_vcpu *vcpu);
+int savic_handle_register(struct kvm_vcpu *vcpu);
 void savic_invalidate_range(struct kvm *kvm, gfn_t start, gfn_t end);
 void savic_reload_page(struct kvm_vcpu *vcpu);
 int savic_load_page(struct kvm_vcpu *vcpu);
 int savic_split_and_load_page(struct kvm_vcpu *vcpu);
+int savic_handle_npf(struct kvm_vcpu *vcpu);
 void savic_request_vmsa(struct kvm_vcpu *vcpu, unsigned int request);
 void savic_new_vmsa(struct kvm_vcpu *vcpu, bool valid);
-void savic_handle_register(struct kvm_vcpu *vcpu);
 
-/**
- * savic_prepare_vmrun - hand what waits to hardware
- * @svm: the vCPU, in Secure AVIC mode, that is about to VMRUN on this CPU
+/* savic_vmgexit.c */
+void savic_level_taken(struct vcpu_svm *svm, unsigned long *vectors);
+bool savic_queue_eois(struct vcpu_svm *svm);
+int savic_send_eois(struct kvm_vcpu *vcpu);
+int savic_handle_msr_vmgexit(struct kvm_vcpu *vcpu);
+int savic_handle_vmgexit(struct kvm_vcpu *vcpu);
+void savic_inject_exception(struct kvm_vcpu *vcpu);
+
+/* savic_halt.c */
+int savic_handle_hlt(struct kvm_vcpu *vcpu);
+
+/* Make the vCPU VMRUN at some time. */
+static inline void savic_run_at(struct savic *savic, ktime_t time)
+{
+	hrtimer_start(&savic->timer, time, HRTIMER_MODE_ABS);
+}
+
+/* Tell the guest, by one of GHCB_ERR_*, that its request isn't valid. */
+static inline void savic_refuse(struct vcpu_svm *svm, u64 error)
+{
+	svm->vcpu.stat.savic_refused_vmgexits++;
+	svm_vmgexit_bad_input(svm, error);
+}
+
+/*
+ * The guest handles its level-triggered lines: it EOI'd one, or accessed MMIO,
+ * as an I/O APIC's registers are.  See savic_may_retry().
+ */
+static __always_inline void savic_guest_is_active(struct savic *savic)
+{
+	savic->nr_retries = 0;
+}
+
+/*
+ * The vCPU is about to VMRUN on this CPU, with IRQs disabled and mode
+ * IN_GUEST_MODE.  Nothing between here and VMRUN can fail.
  *
- * Called with IRQs disabled and mode IN_GUEST_MODE.  Nothing between here and
- * VMRUN can fail.
- *
- * Return: 0.  pre_sev_run() ends with it, and with a jump to savic_request().
+ * Return 0.  pre_sev_run() ends with it, and with a jump to savic_request().
  */
 static __always_inline int savic_prepare_vmrun(struct vcpu_svm *svm)
 {
@@ -166,25 +198,11 @@ static __always_inline int savic_prepare_vmrun(struct vcpu_svm *svm)
 	return 0;
 }
 
-/*
- * The guest handles its level-triggered lines: it EOI'd one, or accessed MMIO, as
- * an I/O APIC's registers are.  See savic_may_retry().
- */
-static __always_inline void savic_guest_is_active(struct savic *savic)
-{
-	savic->nr_retries = 0;
-}
-
-/**
- * savic_complete_vmrun - see what hardware took
- * @svm: the vCPU, in Secure AVIC mode, that just left the guest on this CPU
- *
- * Called with IRQs and GIF disabled.
- */
+/* The vCPU just left the guest on this CPU.  IRQs and GIF are disabled. */
 static __always_inline void savic_complete_vmrun(struct vcpu_svm *svm)
 {
-	if (unlikely(svm->savic->in_flight))
-		savic_request_done(svm);
+	if (unlikely(svm->savic->nmi_waits))
+		savic_complete_nmi(svm);
 }
 #else
 static __always_inline bool savic_active(struct kvm_vcpu *vcpu)

@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Secure AVIC: the backing pages of SEV-SNP guests' local APICs.
+ * Secure AVIC: the backing page, from its registration to its end.
  *
  * Hardware reads and writes the backing page from VMRUN to #VMEXIT.  A nested
  * page fault on that page can't be restarted: the VMSA stays busy for ever.  So
- * KVM keeps the page that the guest registered mapped while the vCPU is in guest
- * mode:
+ * KVM keeps the page that the guest registered mapped while the vCPU is in
+ * guest mode:
  *
- *   - Whoever zaps the mapping first makes KVM_REQ_VMSA_PAGE_RELOAD and
- *     waits for the vCPU to leave guest mode, all with mmu_lock held for write.
- *   - The vCPU services the request before it enters the guest, as for the page of
- *     its VMSA, by taking the fault on behalf of hardware.  That takes mmu_lock,
- *     i.e. waits for the zap.
- *   - Whoever registers another page changes savic->gpa like a zap: with mmu_lock
- *     held for write, and after the vCPU has left guest mode.
+ *   - Whoever zaps the mapping first makes KVM_REQ_VMSA_PAGE_RELOAD and waits
+ *     for the vCPU to leave guest mode, all with mmu_lock held for write.
+ *   - The vCPU services the request before it enters guest mode, as for the
+ *     page of its VMSA: it takes the fault on behalf of hardware.  That takes
+ *     mmu_lock, i.e. waits for the zap.
+ *   - Whoever registers another page changes savic->gpa like a zap: with
+ *     mmu_lock held for write, and after the vCPU has left guest mode.
  *
- * The VMSAs that the guest asks for are counted.  A page that the vCPU registers
- * itself is for its current VMSA, a page that another vCPU registers is for the
- * next VMSA that the guest asks for as well.  A registration ends when the vCPU
- * gets a later VMSA, or when its VMSA is destroyed (ap-creation-vs-destruction).
+ * A page belongs to one VMSA, and the registration ends with that VMSA: to the
+ * current one if the vCPU registers the page itself, to the next one that the
+ * guest asks for if another vCPU does, which the current one uses until then
+ * (ap-creation-vs-destruction).
  *
  * Section numbers are of the AMD64 APM vol. 2, rev. 3.44.
  */
@@ -33,6 +33,12 @@
 #include "savic.h"
 #include "savic_trace.h"
 
+/*
+ * EXITINFO1 of VMEXIT_NPF: hardware can't restart the access (15.36.21, backing
+ * page).
+ */
+#define SAVIC_NPF_NOT_RESTARTABLE	BIT_ULL(63)
+
 /* Have @vcpus leave guest mode, and load their pages before they go back. */
 static void savic_make_load_requests(struct kvm *kvm, unsigned long *vcpus)
 {
@@ -43,7 +49,6 @@ static void savic_make_load_requests(struct kvm *kvm, unsigned long *vcpus)
 	kvm_make_vcpus_request_mask(kvm, KVM_REQ_VMSA_PAGE_RELOAD, vcpus);
 }
 
-/* The same for one vCPU. */
 static void savic_make_load_request(struct kvm_vcpu *vcpu)
 {
 	DECLARE_BITMAP(vcpus, KVM_MAX_VCPUS);
@@ -53,13 +58,102 @@ static void savic_make_load_request(struct kvm_vcpu *vcpu)
 	savic_make_load_requests(vcpu->kvm, vcpus);
 }
 
-/**
- * savic_invalidate_range - SPTEs of a range of GFNs are about to be zapped
- * @kvm: any VM
- * @start: first GFN
- * @end: last GFN plus one
+/* Hardware may be using the old page until the vCPU has left guest mode. */
+static void savic_set_page(struct kvm_vcpu *vcpu, gpa_t gpa)
+{
+	struct savic *savic = to_svm(vcpu)->savic;
+	struct kvm *kvm = vcpu->kvm;
+
+	write_lock(&kvm->mmu_lock);
+	if (VALID_PAGE(savic->gpa))
+		savic_make_load_request(vcpu);
+	WRITE_ONCE(savic->gpa, gpa);
+	write_unlock(&kvm->mmu_lock);
+
+	/* Orders the GPA before the request (register-vs-load). */
+	kvm_make_request(KVM_REQ_VMSA_PAGE_RELOAD, vcpu);
+}
+
+/*
+ * Register or unregister the backing page of @target.  The mutex keeps @target
+ * from changing to another VMSA meanwhile.
  *
- * Called with mmu_lock held for write, before the zap.
+ * Return false if the request isn't valid.
+ */
+static bool savic_register(struct kvm_vcpu *vcpu, struct kvm_vcpu *target)
+{
+	struct savic *savic = to_svm(target)->savic;
+	struct vcpu_svm *svm = to_svm(vcpu);
+	u64 gpa = vcpu->arch.regs[VCPU_REGS_RBX];
+	u64 action = svm->vmcb->control.exit_info_1;
+
+	guard(mutex)(&to_svm(target)->sev_es.snp_vmsa_mutex);
+
+	switch (action) {
+	case SVM_VMGEXIT_SAVIC_REGISTER_GPA:
+		/* Whether the page is there is checked before each entry. */
+		if (!page_address_valid(vcpu, gpa) ||
+		    !kvm_mem_is_private(vcpu->kvm, gpa_to_gfn(gpa)))
+			return false;
+
+		savic->page_vmsa = target == vcpu ? savic->vmsa_current :
+						    savic->vmsa_asked + 1;
+		savic_set_page(target, gpa);
+		target->stat.savic_page_registrations++;
+		break;
+	case SVM_VMGEXIT_SAVIC_UNREGISTER_GPA:
+		gpa = savic->gpa;
+		if (!VALID_PAGE(gpa))
+			return false;
+
+		savic_set_page(target, INVALID_PAGE);
+		savic_discard_vectors(savic);
+		vcpu->arch.regs[VCPU_REGS_RBX] = gpa;
+		break;
+	default:
+		return false;
+	}
+
+	trace_kvm_savic_register(vcpu, target->vcpu_id, gpa,
+				 action == SVM_VMGEXIT_SAVIC_UNREGISTER_GPA);
+
+	if (target != vcpu) {
+		/* @target may have halted with something that waits for it. */
+		set_bit(SAVIC_LOOK_AGAIN, &savic->flags);
+
+		/* Sender's side, see savic_irq.c (look-again-vs-sleep). */
+		smp_mb__after_atomic();
+		kvm_vcpu_kick(target);
+	}
+	return true;
+}
+
+/* Handle SVM_VMGEXIT_SAVIC (GHCB, "Secure AVIC"). */
+int savic_handle_register(struct kvm_vcpu *vcpu)
+{
+	struct vcpu_svm *svm = to_svm(vcpu);
+	u64 apic_id = vcpu->arch.regs[VCPU_REGS_RAX];
+	struct kvm_vcpu *target = vcpu;
+
+	if (apic_id != SVM_VMGEXIT_SAVIC_SELF_GPA) {
+		/* x2APIC IDs are vCPU IDs, and have 32 bits. */
+		target = NULL;
+		if (apic_id < KVM_MAX_VCPU_IDS)
+			target = kvm_get_vcpu_by_id(vcpu->kvm, apic_id);
+	}
+
+	if (!kvm_ghcb_rax_is_valid(svm) ||
+	    (svm->vmcb->control.exit_info_1 == SVM_VMGEXIT_SAVIC_REGISTER_GPA &&
+	     !kvm_ghcb_rbx_is_valid(svm)))
+		savic_refuse(svm, GHCB_ERR_MISSING_INPUT);
+	else if (!target || !savic_register(vcpu, target))
+		savic_refuse(svm, GHCB_ERR_INVALID_INPUT);
+	return 1;
+}
+
+/*
+ * Called before SPTEs of the GFNs from @start to @end, which is not included,
+ * are zapped.
  */
 void savic_invalidate_range(struct kvm *kvm, gfn_t start, gfn_t end)
 {
@@ -91,25 +185,20 @@ void savic_invalidate_range(struct kvm *kvm, gfn_t start, gfn_t end)
 		savic_make_load_requests(kvm, vcpus);
 }
 
-/**
- * savic_reload_page - map the page in the vCPU's new TDP root as well
- * @vcpu: the loaded vCPU, in Secure AVIC mode
- */
+/* The vCPU switched to a new TDP root, which may lack the backing page. */
 void savic_reload_page(struct kvm_vcpu *vcpu)
 {
 	if (VALID_PAGE(READ_ONCE(to_svm(vcpu)->savic->gpa)))
 		kvm_make_request(KVM_REQ_VMSA_PAGE_RELOAD, vcpu);
 }
 
-/**
- * savic_load_page - map the registered backing page, if there is one
- * @vcpu: the loaded vCPU, which services KVM_REQ_VMSA_PAGE_RELOAD
+/*
+ * Service KVM_REQ_VMSA_PAGE_RELOAD: map the backing page, if one is registered.
  *
- * Return: 0 on success or to try again.  -EFAULT, or -EHWPOISON for bad memory,
- * with KVM_EXIT_MEMORY_FAULT if userspace or the guest took the page away.
- * Another error if that is fatal.  But for success the request stays pending,
- * i.e. the vCPU doesn't get into the guest.  Userspace may repair the mapping
- * and run the vCPU again.
+ * Return 0 on success or to try again, and an error to exit to userspace:
+ * -EFAULT or -EHWPOISON with KVM_EXIT_MEMORY_FAULT if the page can't be
+ * mapped.  The request stays pending unless the page is mapped, so the vCPU
+ * doesn't enter guest mode without it.
  */
 int savic_load_page(struct kvm_vcpu *vcpu)
 {
@@ -119,8 +208,8 @@ int savic_load_page(struct kvm_vcpu *vcpu)
 
 	/*
 	 * The request was cleared before the GPA is read.  Whoever changes the
-	 * GPA makes a request after that (register-vs-load), and whoever zaps the
-	 * mapping makes one before that (zap-vs-load).
+	 * GPA makes a request after that (register-vs-load), and whoever zaps
+	 * the mapping makes one before that (zap-vs-load).
 	 */
 	gpa = READ_ONCE(savic->gpa);
 	if (!VALID_PAGE(gpa))
@@ -135,18 +224,15 @@ int savic_load_page(struct kvm_vcpu *vcpu)
 
 	kvm_make_request(KVM_REQ_VMSA_PAGE_RELOAD, vcpu);
 
-	/*
-	 * An INIT may replace the VMSA, and with it the page.  It is handled
-	 * further down on the way to the guest.
-	 */
+	/* INIT is handled later, and may replace the VMSA and the page. */
 	if (test_bit(KVM_APIC_INIT, &vcpu->arch.apic->pending_events))
 		return 0;
 
 	switch (r) {
 	case -EAGAIN:
 		/*
-		 * An invalidation is in progress, or a memslot is being deleted.
-		 * The latter waits for SRCU readers.
+		 * An invalidation is in progress, or a memslot is being
+		 * deleted.  The latter waits for SRCU readers.
 		 */
 		kvm_vcpu_srcu_read_unlock(vcpu);
 		cond_resched();
@@ -162,18 +248,9 @@ int savic_load_page(struct kvm_vcpu *vcpu)
 }
 
 /*
- * EXITINFO1 of VMEXIT_NPF: hardware can't restart what it did (15.36.21, backing
- * page).
- */
-#define SAVIC_NPF_NOT_RESTARTABLE	BIT_ULL(63)
-
-/**
- * savic_handle_npf - catch nested page faults that are the end of the vCPU
- * @vcpu: a vCPU in Secure AVIC mode that just had a VMEXIT_NPF
- *
- * KVM keeps the registered page mapped, i.e. the guest uses another one.
- *
- * Return: 1 if it is an ordinary fault, 0 to exit to userspace.
+ * Return 0 to exit to userspace if the vCPU can't run again: hardware didn't
+ * find its backing page, because the guest uses another page than it
+ * registered.  Return 1 if the fault is an ordinary one.
  */
 int savic_handle_npf(struct kvm_vcpu *vcpu)
 {
@@ -190,116 +267,12 @@ int savic_handle_npf(struct kvm_vcpu *vcpu)
 }
 
 /*
- * Set the backing page that KVM keeps mapped.  Hardware may be using the old one
- * until the vCPU has left guest mode.
- */
-static void savic_set_page(struct kvm_vcpu *vcpu, gpa_t gpa)
-{
-	struct savic *savic = to_svm(vcpu)->savic;
-	struct kvm *kvm = vcpu->kvm;
-
-	write_lock(&kvm->mmu_lock);
-	if (VALID_PAGE(savic->gpa))
-		savic_make_load_request(vcpu);
-	WRITE_ONCE(savic->gpa, gpa);
-	write_unlock(&kvm->mmu_lock);
-
-	/* Orders the GPA before the request (register-vs-load). */
-	kvm_make_request(KVM_REQ_VMSA_PAGE_RELOAD, vcpu);
-}
-
-/*
- * Register or unregister the backing page of @target.  The mutex keeps @target
- * from changing to another VMSA meanwhile.
+ * A guest asked for another VMSA for @vcpu, or for none.  Vectors that were
+ * posted before are not for the new VMSA.  The old VMSA goes on until the vCPU
+ * leaves guest mode, or until the INIT.
  *
- * Return: false if the request isn't valid.
- */
-static bool savic_register(struct kvm_vcpu *vcpu, struct kvm_vcpu *target)
-{
-	struct savic *savic = to_svm(target)->savic;
-	struct vcpu_svm *svm = to_svm(vcpu);
-	u64 gpa = vcpu->arch.regs[VCPU_REGS_RBX];
-	u64 action = svm->vmcb->control.exit_info_1;
-
-	guard(mutex)(&to_svm(target)->sev_es.snp_vmsa_mutex);
-
-	switch (action) {
-	case SVM_VMGEXIT_SAVIC_REGISTER_GPA:
-		/*
-		 * Whether the page is there can change at any time, so don't
-		 * check now what has to be checked before VMRUN anyway.
-		 */
-		if (!page_address_valid(vcpu, gpa) ||
-		    !kvm_mem_is_private(vcpu->kvm, gpa_to_gfn(gpa)))
-			return false;
-
-		savic->page_vmsa = target == vcpu ? savic->vmsa_current :
-						    savic->vmsa_asked + 1;
-		savic_set_page(target, gpa);
-		target->stat.savic_page_registrations++;
-		break;
-	case SVM_VMGEXIT_SAVIC_UNREGISTER_GPA:
-		gpa = savic->gpa;
-		if (!VALID_PAGE(gpa))
-			return false;
-
-		savic_set_page(target, INVALID_PAGE);
-		savic_discard_vectors(savic);
-		vcpu->arch.regs[VCPU_REGS_RBX] = gpa;
-		break;
-	default:
-		return false;
-	}
-
-	trace_kvm_savic_register(vcpu, target->vcpu_id, gpa,
-				 action == SVM_VMGEXIT_SAVIC_UNREGISTER_GPA);
-
-	if (target != vcpu) {
-		/* @target may have halted with something that waits for this page. */
-		set_bit(SAVIC_LOOK_AGAIN, &savic->flags);
-
-		/* Rule 2 in savic.c, sender's side (look-again-vs-sleep). */
-		smp_mb__after_atomic();
-		kvm_vcpu_kick(target);
-	}
-	return true;
-}
-
-/**
- * savic_handle_register - handle SVM_VMGEXIT_SAVIC (GHCB, "Secure AVIC")
- * @vcpu: the calling vCPU, in Secure AVIC mode
- */
-void savic_handle_register(struct kvm_vcpu *vcpu)
-{
-	struct vcpu_svm *svm = to_svm(vcpu);
-	u64 apic_id = vcpu->arch.regs[VCPU_REGS_RAX];
-	struct kvm_vcpu *target = vcpu;
-
-	if (apic_id != SVM_VMGEXIT_SAVIC_SELF_GPA) {
-		/* x2APIC IDs are vCPU IDs, and have 32 bits. */
-		target = NULL;
-		if (apic_id < KVM_MAX_VCPU_IDS)
-			target = kvm_get_vcpu_by_id(vcpu->kvm, apic_id);
-	}
-
-	if (!kvm_ghcb_rax_is_valid(svm) ||
-	    (svm->vmcb->control.exit_info_1 == SVM_VMGEXIT_SAVIC_REGISTER_GPA &&
-	     !kvm_ghcb_rbx_is_valid(svm)))
-		savic_refuse(svm, GHCB_ERR_MISSING_INPUT);
-	else if (!target || !savic_register(vcpu, target))
-		savic_refuse(svm, GHCB_ERR_INVALID_INPUT);
-}
-
-/**
- * savic_request_vmsa - a guest asked for another VMSA for a vCPU, or for none
- * @vcpu: the vCPU that is to get it, not the one that asked for it
- * @request: SVM_VMGEXIT_AP_CREATE, _CREATE_ON_INIT or _DESTROY
- *
- * What was posted before is not for the new VMSA.  The old one goes on until the
- * vCPU leaves guest mode, or until the INIT.
- *
- * Called with @vcpu's snp_vmsa_mutex held, after the request for the new VMSA was
- * made.  The vCPU can't get back to the guest on the old one.
+ * Called after the request for the new VMSA was made.  The vCPU can't get back
+ * to guest mode on the old one.
  */
 void savic_request_vmsa(struct kvm_vcpu *vcpu, unsigned int request)
 {
@@ -318,13 +291,7 @@ void savic_request_vmsa(struct kvm_vcpu *vcpu, unsigned int request)
 	savic_discard_vectors(savic);
 }
 
-/**
- * savic_new_vmsa - the vCPU is about to run on another VMSA, or on none
- * @vcpu: the vCPU itself
- * @valid: there is another VMSA
- *
- * Called with snp_vmsa_mutex held.
- */
+/* The vCPU itself changes to another VMSA (@valid), or to none. */
 void savic_new_vmsa(struct kvm_vcpu *vcpu, bool valid)
 {
 	struct savic *savic = to_svm(vcpu)->savic;

@@ -3,9 +3,9 @@
  * Secure AVIC: backing pages that are part of a 2M page of the RMP.
  *
  * KVM splits a 2M page (PSMASH) when the guest asks for another part of it, and
- * zaps its mapping.  For a backing page that would be a fault from which hardware
- * can't recover.  So the page is split before it is used.  RMP entries that are
- * assigned don't grow.
+ * zaps its mapping.  For a backing page that would be a fault from which
+ * hardware can't recover.  So the page is split before it is used.  RMP entries
+ * that are assigned don't grow.
  *
  * guest_memfd has no such pages yet.
  */
@@ -35,8 +35,8 @@ static int savic_split_page(struct kvm_vcpu *vcpu, gfn_t gfn)
 		return 0;
 
 	/*
-	 * Whoever else has just split the page holds the mutex until its mapping is
-	 * zapped.  A fault that saw the 2M page is then over.
+	 * Whoever else has just split the page holds the mutex until its
+	 * mapping is zapped.  A fault that saw the 2M page is then over.
 	 */
 	mutex_lock(&sev->psmash_mutex);
 	if (!snp_lookup_rmpentry(pfn, &assigned, &level) && assigned &&

@@ -82,28 +82,6 @@ TRACE_EVENT(kvm_savic_request_irr,
 		  __entry->irr[1], __entry->irr[0])
 );
 
-/* What VMRUN did with the request. */
-TRACE_EVENT(kvm_savic_vmrun_done,
-	TP_PROTO(struct kvm_vcpu *vcpu, bool taken, u64 exit_code),
-	TP_ARGS(vcpu, taken, exit_code),
-
-	TP_STRUCT__entry(
-		__field(unsigned int,	vcpu_id)
-		__field(bool,		taken)
-		__field(u64,		exit_code)
-	),
-
-	TP_fast_assign(
-		__entry->vcpu_id = vcpu->vcpu_id;
-		__entry->taken	= taken;
-		__entry->exit_code = exit_code;
-	),
-
-	TP_printk("vcpu %u request %s exit_code 0x%llx", __entry->vcpu_id,
-		  __entry->taken ? "taken" : "not taken, engine off",
-		  __entry->exit_code)
-);
-
 /* A guest's IPI, after the guest put it into the targets' backing pages. */
 TRACE_EVENT(kvm_savic_ipi,
 	TP_PROTO(struct kvm_vcpu *vcpu, u64 icr, bool forwarded),
@@ -143,10 +121,7 @@ TRACE_EVENT(kvm_savic_eoi,
 	TP_printk("vcpu %u vector %d", __entry->vcpu_id, __entry->vector)
 );
 
-/*
- * The vCPU halts although it hasn't EOI'd a level-triggered vector.  It doesn't allow
- * the vector, i.e. didn't get it, or it EOIs it at the I/O APIC only.
- */
+/* The vCPU halted without having EOI'd a level-triggered vector. */
 TRACE_EVENT(kvm_savic_missing_eoi,
 	TP_PROTO(struct kvm_vcpu *vcpu, int vector),
 	TP_ARGS(vcpu, vector),
@@ -182,7 +157,8 @@ TRACE_EVENT(kvm_savic_nmi,
 
 /* The guest (un)registered a backing page. */
 TRACE_EVENT(kvm_savic_register,
-	TP_PROTO(struct kvm_vcpu *vcpu, unsigned int target_id, gpa_t gpa, bool unregister),
+	TP_PROTO(struct kvm_vcpu *vcpu, unsigned int target_id, gpa_t gpa,
+		 bool unregister),
 	TP_ARGS(vcpu, target_id, gpa, unregister),
 
 	TP_STRUCT__entry(

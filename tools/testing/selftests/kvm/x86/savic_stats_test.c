@@ -235,13 +235,18 @@ FIXTURE_TEARDOWN(debugfs)
 
 static void guest_debugfs(void)
 {
+	x2apic_enable();
+	GUEST_SYNC(0);
 	GUEST_SYNC(0);
 	savic_enable();
 	GUEST_SYNC(savic_page_gpa(0));
 	GUEST_DONE();
 }
 
-/* A level-triggered vector on its way to a vCPU that doesn't run. */
+/*
+ * A vector that hardware doesn't take, as the engine is off, and a level-triggered one on
+ * its way to a vCPU that doesn't run.
+ */
 TEST_F_TIMEOUT(debugfs, savic_debugfs, TIMEOUT_SECS)
 {
 	struct kvm_vcpu *vcpu;
@@ -256,6 +261,13 @@ TEST_F_TIMEOUT(debugfs, savic_debugfs, TIMEOUT_SECS)
 	expect_debugfs(vcpu, "page", "0xffffffffffffffff");
 	expect_debugfs(vcpu, "pending", "");
 
+	savic_send_msi(vm, 0, OTHER_VECTOR);
+	expect_debugfs(vcpu, "pending", "65");
+	expect_debugfs(vcpu, "requested", "");
+	EXPECT_TRUE(savic_vcpu_run(vcpu));
+	expect_debugfs(vcpu, "pending", "");
+	expect_debugfs(vcpu, "requested", "65");
+
 	vcpu_run(vcpu);
 	EXPECT_EQ(get_ucall(vcpu, &uc), UCALL_SYNC);
 	snprintf(expected, sizeof(expected), "%#lx", uc.args[1]);
@@ -269,6 +281,7 @@ TEST_F_TIMEOUT(debugfs, savic_debugfs, TIMEOUT_SECS)
 
 	EXPECT_FALSE(savic_vcpu_run(vcpu));
 	expect_debugfs(vcpu, "pending", "");
+	expect_debugfs(vcpu, "requested", "");
 }
 
 static void guest_two_levels(void)
