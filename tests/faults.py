@@ -288,7 +288,7 @@ FAULTS = [
         ("savic_page.c:savic_register:savic_set_page(target, gpa);", "savic_set_page(M ? vcpu : target, gpa);")]),
     ("2", "a page is registered for a vCPU that there isn't", "savic_test register_backing_page", [
         ("savic_page.c:savic_handle_register:else if (!target ||",
-         "else if (M && !target)\n\t\treturn;\n\telse if (!target ||")]),
+         "else if (M && !target)\n\t\treturn 1;\n\telse if (!target ||")]),
     ("2 15", "a page that the creator registered is for the VMSA that is there", "savic_ap_test register_for_ap", [
         ("savic_page.c:savic_register:target == vcpu ?", "M || target == vcpu ?")]),
 
