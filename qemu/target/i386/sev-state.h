@@ -105,7 +105,6 @@ typedef struct X86SevState {
 
     X86SevTlbKey host_tlb;      /* at the last VMRUN */
     X86SevTlbKey guest_tlb;     /* at the last automatic exit */
-    uint32_t tlb_asid;          /* whose private translations there may be */
 
     /* Length of the instruction that cpu_restore_state() went back to. */
     uint8_t insn_len;

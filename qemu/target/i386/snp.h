@@ -219,6 +219,8 @@ typedef struct SnpCheck {
     uint64_t page_size;         /* in: of the host's or nested mapping */
     MMUAccessType access_type;  /* in */
     bool page_table;            /* in: access by the page walker */
+    bool cached;                /* in: for the TLB, at @va */
+    vaddr va;
     bool private_access;        /* in: effective C-bit of an SNP guest */
     bool user;                  /* in: CPL 3 */
     int prot;                   /* in; out: without what may not be cached */

@@ -748,8 +748,6 @@ static void sev_es_enter_tlb(CPUX86State *env, const uint8_t *area)
     if (moved || !same_tlb_key(&key, &env->sev.guest_tlb)) {
         tlb_flush_by_mmuidx(cs, GUEST_MMU_INDEXES);
     }
-    /* Before any translation is made: see flush_after() in snp_rmp.c */
-    qatomic_set(&env->sev.tlb_asid, env->sev.asid);
 }
 
 void sev_es_vmrun(CPUX86State *env, uintptr_t ra)
