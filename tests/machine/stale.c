@@ -232,9 +232,9 @@ static bool guest_call(int index, int cpu, void (*fn)(u64), u64 arg)
 	return guest.done;
 }
 
-static void guest_does(int index, void (*fn)(u64), u64 arg)
+static void guest_does(int index, int cpu, void (*fn)(u64), u64 arg)
 {
-	if (!guest_call(index, index, fn, arg)) {
+	if (!guest_call(index, cpu, fn, arg)) {
 		check(false, "vCPU %d: exit %lx %lx %lx", index, vcpu[index].vmcb->exit_code,
 		      vcpu[index].vmcb->exit_info_1, vcpu[index].vmcb->exit_info_2);
 		test_done();
@@ -252,7 +252,7 @@ static void guest_batch(int index, int cpu)
 		}
 		nested_fault[batch->next] = vcpu[index].vmcb->exit_info_1;
 		/* The other vCPU, as the VMSA is the guest's. */
-		guest_does(!index, g_skip, vcpu[index].vmsa);
+		guest_does(!index, !index, g_skip, vcpu[index].vmsa);
 		done = guest_call(index, cpu, NULL, 0);
 	}
 }
@@ -267,6 +267,12 @@ static u64 random(u64 below)
 	seed ^= seed >> 7;
 	seed ^= seed << 17;
 	return (seed >> 16) % below;
+}
+
+/* Where a vCPU runs: mostly on the CPU of its number. */
+static int some_cpu(int index)
+{
+	return random(6) ? index : !index;
 }
 
 static const char *const type_names[] = { "read", "write", "fetch" };
@@ -323,7 +329,7 @@ static void judge(bool is_guest, int cpu, int n, const u8 *index)
 static void access_some(void)
 {
 	bool is_guest = random(2), w;
-	int cpu = random(2), index = random(8) ? cpu : !cpu;
+	int cpu = random(2), index = some_cpu(cpu);
 	u8 what[BATCH];
 
 	batch->n = BATCH;
@@ -405,7 +411,9 @@ static void g_pvalidate(u64 arg)
 
 static void validate(u64 va, bool size_2m, bool on)
 {
-	guest_does(random(2), g_pvalidate, va | size_2m << 1 | on);
+	int index = random(2);
+
+	guest_does(index, index, g_pvalidate, va | size_2m << 1 | on);
 	if (shared->result[0] != RMP_OK) {
 		check_eq(shared->result[0], RMP_OK, last_change);
 		test_done();
@@ -502,8 +510,8 @@ static void change_guest_pte(void)
 	pte->gpa = random(NR);
 	pte->c = random(4) != 0;
 	pte->w = random(4) != 0;
-	guest_does(by, g_set_pte, pte->gpa | va << 8 | pte->c << 16 | pte->w << 17);
-	guest_does(!by, g_invlpg, random(4) ? GUEST_VAS + va * PAGE_SIZE : 0);
+	guest_does(by, some_cpu(by), g_set_pte, pte->gpa | va << 8 | pte->c << 16 | pte->w << 17);
+	guest_does(!by, some_cpu(!by), g_invlpg, random(4) ? GUEST_VAS + va * PAGE_SIZE : 0);
 }
 
 static void h_invlpg(u64 va)
