@@ -369,11 +369,11 @@ void snp_rmp_flush_tlbs(CPUX86State *env)
  * broadcast is precise; a flush of whole TLBs for each page of a guest would be
  * most of what the machine does.
  *
- * Each page has a mark of the translations made since its entry was changed last:
+ * Each page has a mark of the translations made since its entry changed last:
  * the CPUs that have made one, and at which virtual address. Nearly always it
- * is one address: a page of the host is used by its kernel's map of all memory,
- * one of a guest by the guest's. Then that entry of the TLB goes. Otherwise the
- * TLB is searched for the page.
+ * is one address: a page of the host is used by its kernel's map of all
+ * memory, one of a guest by the guest's. Then that entry of the TLB goes.
+ * Otherwise the TLB is searched for the page.
  *
  * A CPU that makes a translation marks the page, then reads the entry; who
  * changes the entry writes it, then reads the mark. Either the former sees the
@@ -466,7 +466,7 @@ static void flush_marked_async(CPUState *cs, run_on_cpu_data data)
     g_free(f);
 }
 
-/* On all CPUs that the mark says, complete before this CPU's next instruction */
+/* On all CPUs that the mark says, complete before the next instruction here */
 static void flush_marked(CPUX86State *env, const RmpFlush *f)
 {
     CPUState *self = env_cpu(env), *cs;

@@ -242,9 +242,9 @@ void helper_svm_check_invlpg(CPUX86State *env, target_ulong addr)
 /* ---- Translations over a world switch (15.16, 15.36.15) ----------------- */
 
 /*
- * A CPU keeps those of its host, and those of the guest that it has run last: of
- * one ASID, with registers and tables as they were at its last #VMEXIT. Each set
- * has MMU indexes of its own; MMU_NESTED_IDX is the guest's.
+ * A CPU keeps those of its host, and those of the guest that it has run last:
+ * of one ASID, with registers and tables as they were at its last #VMEXIT. Each
+ * set has MMU indexes of its own; MMU_NESTED_IDX is the guest's.
  */
 #define HOST_MMU_INDEXES        MAKE_64BIT_MASK(0, MMU_PHYS_IDX)
 #define GUEST_MMU_INDEXES \
