@@ -175,6 +175,124 @@ static void test_vmpl(void)
 	      vmpl1.vmcb->exit_info_1 >> 36 & 1, "VMPL1 has no right to the page");
 }
 
+/* Ordinary guests: the same but for CR3 or the nested page table, by which alone they differ. */
+static u64 tables[3][3][512] __attribute__((aligned(PAGE_SIZE)));
+static volatile u64 ordinary_result;
+
+static void ordinary_guest(void)
+{
+	for (;;) {
+		ordinary_result = *(volatile u64 *)OTHER;
+		vmmcall(0);
+	}
+}
+
+/* A copy of the test's tables, in which OTHER is SHARED_PAGES */
+static u64 own_tables(u64 (*t)[512])
+{
+	u64 mask = 0x7fffffffff000UL, *pml4 = (u64 *)(READ_CR(3) & mask);
+	u64 *pdpt = (u64 *)(pml4[0] & mask), *pd;
+
+	own_pte(OTHER);
+	pd = (u64 *)(pdpt[0] & mask);
+	memcpy(t[0], pdpt, PAGE_SIZE);
+	memcpy(t[1], pd, PAGE_SIZE);
+	memcpy(t[2], (void *)(pd[OTHER / REGION] & mask), PAGE_SIZE);
+	t[0][0] = (u64)t[1] | PTE;
+	t[1][OTHER / REGION] = (u64)t[2] | PTE;
+	t[2][OTHER / PAGE_SIZE % 512] = SHARED_PAGES | PTE;
+	return (u64)t[0] | PTE;
+}
+
+/* 1G one to one, with OTHER as a page of 4K */
+static u64 nested_tables(u64 (*t)[512])
+{
+	t[0][0] = (u64)t[1] | PTE;
+	for (u64 i = 0; i < 512; i++) {
+		t[1][i] = i * REGION | PDE_2M;
+		t[2][i] = ((OTHER & -REGION) + i * PAGE_SIZE) | PTE;
+	}
+	t[1][OTHER / REGION] = (u64)t[2] | PTE;
+	return (u64)t[0] | PTE;
+}
+
+static bool run_ordinary(struct vcpu *o, u32 tlb_control)
+{
+	o->vmcb->tlb_ctl = tlb_control;
+	if (svm_run(o) != EXIT_VMMCALL)
+		return false;
+	o->vmcb->rip = o->vmcb->next_rip;
+	return true;
+}
+
+static void runs_and_sees(struct vcpu *o, u64 expected, const char *what)
+{
+	check(run_ordinary(o, 0) && ordinary_result == expected, "%s", what);
+}
+
+static void test_ordinary(void)
+{
+	static u64 pml4[3][512] __attribute__((aligned(PAGE_SIZE)));
+	static struct vmcb other_vmcb;
+	struct vcpu a, b = {};
+	u64 *pte = own_pte(OTHER), *npte = &tables[1][2][OTHER / PAGE_SIZE % 512];
+
+	*(volatile u64 *)SHARED_PAGES = 0x1111;
+	*(volatile u64 *)OTHER = 0x2222;
+	pml4[0][0] = own_tables(tables[0]);
+	pml4[1][0] = nested_tables(tables[1]);
+	pml4[2][0] = nested_tables(tables[2]);
+	*npte = SHARED_PAGES | PTE;
+	svm_set_up(&a, ordinary_guest);
+	memcpy(&other_vmcb, a.vmcb, sizeof(other_vmcb));
+	b.vmcb = &other_vmcb;
+	b.vmcb->cr3 = (u64)pml4[0];
+	a.vmcb->asid = 2;
+	b.vmcb->asid = 3;
+
+	section("APM2 15.16", "Guests without SEV-ES do not use each other's translations, nor the host's.");
+	for (int i = 0; i < 2; i++) {
+		runs_and_sees(&a, 0x2222, "a guest's page");
+		runs_and_sees(&b, 0x1111, "another guest's at the same address, by its CR3");
+		check_eq(*(volatile u64 *)OTHER, 0x2222, "the host's");
+	}
+	a.vmcb->nested_ctl = b.vmcb->nested_ctl = 1;
+	b.vmcb->cr3 = a.vmcb->cr3;
+	a.vmcb->nested_cr3 = (u64)pml4[2];
+	b.vmcb->nested_cr3 = (u64)pml4[1];
+	for (int i = 0; i < 2; i++) {
+		runs_and_sees(&a, 0x2222, "a guest's page, with nested paging");
+		runs_and_sees(&b, 0x1111, "another guest's, by its nested page table");
+		check_eq(*(volatile u64 *)OTHER, 0x2222, "the host's");
+	}
+
+	section("APM2 15.16", "TLB_CONTROL 1, 3 and 7 make VMRUN drop what is cached for a guest without SEV-ES.");
+	for (int control = 1; control <= 7; control += 2) {
+		if (control == 5)
+			continue;
+		*npte = SHARED_PAGES | PTE;
+		run_ordinary(&b, 1);
+		*npte = OTHER | PTE;
+		check(run_ordinary(&b, control) && ordinary_result == 0x2222,
+		      "TLB_CONTROL %d: the new nested mapping counts", control);
+	}
+
+	section("APM2 15.16", "INVLPG and MOV to CR3 of the host drop its translations, whatever guest ran before.");
+	for (int i = 0; i < 2; i++) {
+		check_eq(*(volatile u64 *)OTHER, 0x2222, "the host reads a page");
+		runs_and_sees(&a, 0x2222, "(a guest runs)");
+		*pte = SHARED_PAGES | PTE;
+		if (i)
+			flush_tlb();
+		else
+			invlpg(OTHER);
+		check_eq(*(volatile u64 *)OTHER, 0x1111, i ? "after MOV to CR3 the new one" :
+							     "after INVLPG the new one");
+		*pte = OTHER | PTE;
+		flush_tlb();
+	}
+}
+
 void test_main(void)
 {
 	rmp_clear();
@@ -192,6 +310,7 @@ void test_main(void)
 
 	section("APM2 15.16", "TLB_CONTROL 1, 3 and 7 make VMRUN drop what is cached for the guest.");
 	test_tlb_control();
+	test_ordinary();
 	test_host();
 	test_rmp();
 	test_other_cpu();

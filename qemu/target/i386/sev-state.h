@@ -15,6 +15,7 @@ typedef struct X86SevTlbKey {
     uint64_t vmsa;
     uint64_t nested_cr3;
     uint64_t sev_features;
+    uint64_t nested_ctl;
     uint64_t cr0, cr3, cr4, efer;
     uint32_t asid, vmpl, pkru;
     int32_t nested_pg_mode;
@@ -104,8 +105,8 @@ typedef struct X86SevState {
     } lbr;
 
     X86SevTlbKey host_tlb;      /* at the last VMRUN */
-    X86SevTlbKey guest_tlb;     /* at the last automatic exit */
-    uint32_t tlb_asid;          /* whose private translations there may be */
+    X86SevTlbKey guest_tlb;     /* at the last #VMEXIT */
+    bool tlb_entered;           /* the guest makes translations */
 
     /* Length of the instruction that cpu_restore_state() went back to. */
     uint8_t insn_len;

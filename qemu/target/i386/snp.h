@@ -219,6 +219,8 @@ typedef struct SnpCheck {
     uint64_t page_size;         /* in: of the host's or nested mapping */
     MMUAccessType access_type;  /* in */
     bool page_table;            /* in: access by the page walker */
+    bool cached;                /* in: for the TLB, at @va */
+    vaddr va;
     bool private_access;        /* in: effective C-bit of an SNP guest */
     bool user;                  /* in: CPL 3 */
     int prot;                   /* in; out: without what may not be cached */
@@ -391,6 +393,15 @@ void svm_check_write_trap(CPUX86State *env, uint32_t type, uint64_t value,
 /* EVENTINJ of exceptions, and of what pushes the next RIP. */
 void svm_prepare_injection(CPUX86State *env, int vector);
 void svm_prepare_soft_injection(CPUX86State *env);
+
+/* Translations that stay over a world switch, with snp_host() */
+void svm_tlb_save_host(CPUX86State *env);
+/* The guest's state is loaded; @moved: nothing that is cached for it counts. */
+void svm_tlb_enter(CPUX86State *env, bool moved);
+/* #VMEXIT, before and after the host's state is loaded */
+void svm_tlb_leave(CPUX86State *env);
+void svm_tlb_host_loaded(CPUX86State *env);
+void svm_tlb_flush_guest(CPUX86State *env);
 
 /* ---- Last-branch records: tcg/system/x86_lbr.c ------------------------- */
 

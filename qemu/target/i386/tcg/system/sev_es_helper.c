@@ -380,7 +380,7 @@ static void load_controls(CPUX86State *env, const uint8_t *area, bool guest)
 
     /*
      * Already there, the new values do not look like a change that drops
-     * translations: those of host and guest are apart, see guest_tlb_key().
+     * translations: those of host and guest are apart, see svm_tlb_enter().
      */
     env->cr[4] = ldq_le_p(area + VMSA_CR4);
     env->cr[0] = cr0;
@@ -697,59 +697,20 @@ static bool sev_es_own_interrupts(CPUX86State *env)
            (SEV_FEATURE_ALTERNATE_INJ | SEV_FEATURE_SECURE_AVIC);
 }
 
-/* ---- Translations over a world switch (15.16, 15.36.15) ----------------- */
-
-/* Those of guests; MMU_NESTED_IDX has no others. */
-#define GUEST_MMU_INDEXES \
-    (MAKE_64BIT_MASK(MMU_GUEST_IDX, MMU_PHYS_IDX) | 1 << MMU_NESTED_IDX)
-
-static X86SevTlbKey host_tlb_key(CPUX86State *env)
+/* Has the VMSA been on another CPU, or is it to be flushed? (15.36.15) */
+static bool vmsa_moved(CPUX86State *env, const uint8_t *area)
 {
-    return (X86SevTlbKey) {
-        .cr0 = env->cr[0], .cr3 = env->cr[3], .cr4 = env->cr[4],
-        .efer = env->efer, .pkru = env->pkru,
-    };
-}
+    uint64_t cpu = env_cpu(env)->cpu_index + 1;
+    bool moved;
 
-static X86SevTlbKey guest_tlb_key(CPUX86State *env)
-{
-    X86SevTlbKey key = host_tlb_key(env);
-
-    key.asid = env->sev.asid;
-    key.vmsa = env->sev.vmsa;
-    key.vmpl = env->sev.vmpl;
-    key.sev_features = env->sev.sev_features;
-    key.nested_cr3 = env->nested_cr3;
-    key.nested_pg_mode = env->nested_pg_mode;
-    return key;
-}
-
-static bool same_tlb_key(const X86SevTlbKey *a, const X86SevTlbKey *b)
-{
-    return !memcmp(a, b, sizeof(*a));
-}
-
-/*
- * The guest's state has been loaded: what is cached may only be of this VMSA,
- * unchanged since its last exit from this CPU. TLB_CONTROL is the caller's.
- */
-static void sev_es_enter_tlb(CPUX86State *env, const uint8_t *area)
-{
-    CPUState *cs = env_cpu(env);
-    X86SevTlbKey key = guest_tlb_key(env);
-    bool moved = false;
-
-    if (env->sev.sev_features & SEV_FEATURE_SNP_ACTIVE) {
-        moved = ldq_le_p(area + VMSA_PCPU_ID) != cs->cpu_index + 1 ||
-                ldq_le_p(area + VMSA_TLB_ID) != 1;
-        stq(env, env->sev.vmsa + VMSA_PCPU_ID, cs->cpu_index + 1);
-        stq(env, env->sev.vmsa + VMSA_TLB_ID, 1);
+    if (!(env->sev.sev_features & SEV_FEATURE_SNP_ACTIVE)) {
+        return false;
     }
-    if (moved || !same_tlb_key(&key, &env->sev.guest_tlb)) {
-        tlb_flush_by_mmuidx(cs, GUEST_MMU_INDEXES);
-    }
-    /* Before any translation is made: see flush_after() in snp_rmp.c */
-    qatomic_set(&env->sev.tlb_asid, env->sev.asid);
+    moved = ldq_le_p(area + VMSA_PCPU_ID) != cpu ||
+            ldq_le_p(area + VMSA_TLB_ID) != 1;
+    stq(env, env->sev.vmsa + VMSA_PCPU_ID, cpu);
+    stq(env, env->sev.vmsa + VMSA_TLB_ID, 1);
+    return moved;
 }
 
 void sev_es_vmrun(CPUX86State *env, uintptr_t ra)
@@ -830,10 +791,10 @@ void sev_es_vmrun(CPUX86State *env, uintptr_t ra)
         }
     }
 
-    env->sev.host_tlb = host_tlb_key(env);
+    svm_tlb_save_host(env);
     load_area(env, area, true);
     env->sev.vmsa_loaded = true;
-    sev_es_enter_tlb(env, area);
+    svm_tlb_enter(env, vmsa_moved(env, area));
 
     /*
      * With alternate injection and Secure AVIC, the virtual interrupt state
@@ -891,7 +852,6 @@ void sev_es_vmexit(CPUX86State *env)
     uint64_t event;
     uint8_t area[VMSA_STATE_SIZE];
     uint32_t int_state = 0;
-    X86SevTlbKey host;
 
     if (env->hflags & HF_INHIBIT_IRQ_MASK) {
         int_state |= SVM_INTERRUPT_SHADOW_MASK;
@@ -962,13 +922,10 @@ void sev_es_vmexit(CPUX86State *env)
     cs->interrupt_request &= ~(CPU_INTERRUPT_VIRQ | CPU_INTERRUPT_SVM_EVENT);
     env->int_ctl = 0;
     env->tsc_offset = 0;
-    env->sev.guest_tlb = guest_tlb_key(env);
+    svm_tlb_leave(env);
     read_area(env, env->vm_hsave + SEV_HOST_SAVE_AREA, area);
     load_area(env, area, false);
-    host = host_tlb_key(env);
-    if (!same_tlb_key(&host, &env->sev.host_tlb)) {
-        tlb_flush(cs);
-    }
+    svm_tlb_host_loaded(env);
 }
 
 void sev_clear_guest(CPUX86State *env)

@@ -57,7 +57,7 @@ typedef struct RmpMap {
     uint64_t **segments;
     hwaddr *offsets;
     MemoryRegion *mr;
-    uint16_t *cached;           /* per page, see mark_cached() */
+    uint64_t *cached;           /* per page, see mark_cached() */
     uint8_t *in_use;            /* per page: by how many CPUs in guest mode */
 } RmpMap;
 
@@ -153,7 +153,7 @@ static RmpMap *rmp_map_create(uint64_t base, uint64_t end, uint64_t cfg)
         /* Only what is contiguous RAM can be looked up. */
         m->npages = m->entries ? len / RMP_ENTRY_SIZE : 0;
     }
-    m->cached = g_new0(uint16_t, m->npages);
+    m->cached = g_new0(uint64_t, m->npages);
     m->in_use = g_new0(uint8_t, m->npages);
     return m;
 }
@@ -366,66 +366,158 @@ void snp_rmp_flush_tlbs(CPUX86State *env)
 
 /*
  * Which translations have to go when an entry changes? The processor's
- * broadcast is precise; a flush of all CPUs' whole TLBs for each page of a
- * guest would be most of what the machine does.
+ * broadcast is precise; a flush of whole TLBs for each page of a guest would be
+ * most of what the machine does.
  *
- * - Those of the page's guest: a CPU drops them before it runs another ASID, so
- *   only CPUs whose last guest had that one can have any.
- * - All others, of the host or of shared memory: each page has a mask of the
- *   CPUs that have made one since the last change. Bit 15 is for CPU 15 and up.
+ * Each page has a mark of the translations made since its entry changed last:
+ * the CPUs that have made one, and at which virtual address. Nearly always it
+ * is one address: a page of the host is used by its kernel's map of all
+ * memory, one of a guest by the guest's. Then that entry of the TLB goes.
+ * Otherwise the TLB is searched for the page.
  *
- * A CPU that makes a translation marks the page (or sets its ASID), then reads
- * the entry; who changes the entry writes it, then reads the marks and ASIDs.
- * Either the former sees the new entry or the latter sees the mark.
+ * A CPU that makes a translation marks the page, then reads the entry; who
+ * changes the entry writes it, then reads the mark. Either the former sees the
+ * new entry or the latter sees the mark. A mark may outlive the translation.
  */
+#define MARK_CPUS               MAKE_64BIT_MASK(0, 16)
+#define MARK_CPU_LAST           15      /* for this CPU and all behind it */
+#define MARK_VPN_SHIFT          16
+#define MARK_VPN                MAKE_64BIT_MASK(MARK_VPN_SHIFT, 45)
+#define MARK_CODE               (1ULL << 62)
+#define MARK_SEVERAL            (1ULL << 63)    /* virtual addresses */
+
+/* What depends on the RMP: all but MMU_PHYS_IDX and MMU_NESTED_IDX */
+#define RMP_MMU_INDEXES \
+    (MAKE_64BIT_MASK(0, MMU_PHYS_IDX) | \
+     MAKE_64BIT_MASK(MMU_GUEST_IDX, MMU_PHYS_IDX))
+
 static uint16_t cpu_mask(CPUState *cs)
 {
-    return 1 << MIN(cs->cpu_index, 15);
+    return 1 << MIN(cs->cpu_index, MARK_CPU_LAST);
 }
 
-static inline void mark_cached(CPUX86State *env, RmpMap *m, uint64_t pfn)
+static vaddr mark_va(uint64_t mark)
 {
-    uint16_t mask = cpu_mask(env_cpu(env));
+    return sextract64(mark, MARK_VPN_SHIFT, 45) << TARGET_PAGE_BITS;
+}
 
-    if (!(qatomic_read(&m->cached[pfn]) & mask)) {
-        qatomic_or(&m->cached[pfn], mask);
+static uint64_t mark_merge(uint64_t old, uint64_t mark)
+{
+    if (!old) {
+        return mark;
+    }
+    if ((old ^ mark) & MARK_VPN) {
+        mark = (mark & ~MARK_VPN) | MARK_SEVERAL;
+    }
+    return old | mark;
+}
+
+static void mark_cached(CPUX86State *env, RmpMap *m, uint64_t pfn,
+                        const SnpCheck *c)
+{
+    vaddr va = c->va & TARGET_PAGE_MASK;
+    uint64_t mark = cpu_mask(env_cpu(env)) |
+                    ((va >> TARGET_PAGE_BITS << MARK_VPN_SHIFT) & MARK_VPN) |
+                    (c->prot & PAGE_EXEC ? MARK_CODE : 0);
+    uint64_t old = qatomic_read(&m->cached[pfn]), new;
+
+    if (mark_va(mark) != va) {
+        mark |= MARK_SEVERAL;
+    }
+    while ((new = mark_merge(old, mark)) != old) {
+        uint64_t seen = qatomic_cmpxchg(&m->cached[pfn], old, new);
+
+        if (seen == old) {
+            break;
+        }
+        old = seen;
     }
     smp_mb();                   /* pairs with the one in flush_after() */
 }
 
-/*
- * Entries of @npages pages have been changed, or of all that a 2M mapping of
- * them depends on; @asid is that of the guest that owned them. On a vCPU
- * thread, without the lock.
- */
-static void flush_after(CPUX86State *env, RmpMap *m, uint64_t pfn,
-                        uint64_t npages, uint32_t asid)
+typedef struct RmpFlush {
+    uint64_t mark;
+    uint64_t pfn;
+    uint64_t npages;            /* 1, or those of a 2M region */
+} RmpFlush;
+
+static void flush_marked_here(CPUState *cs, const RmpFlush *f)
+{
+    bool code = f->mark & MARK_CODE;
+
+    if (f->mark & MARK_SEVERAL) {
+        /* The page, or what stands for its ciphertext; whatever A20 does */
+        hwaddr mask = (f->npages > 1 ? ~(hwaddr)0x1fffff : TARGET_PAGE_MASK) &
+                      ~(SNP_SCRAMBLED_BASE | 1 << 20);
+
+        tlb_flush_phys_by_mmuidx(cs, (f->pfn << TARGET_PAGE_BITS) & mask, mask,
+                                 RMP_MMU_INDEXES, code);
+    } else {
+        tlb_flush_subpage_by_mmuidx(cs, mark_va(f->mark), RMP_MMU_INDEXES,
+                                    code);
+    }
+}
+
+static void flush_marked_async(CPUState *cs, run_on_cpu_data data)
+{
+    RmpFlush *f = data.host_ptr;
+
+    flush_marked_here(cs, f);
+    g_free(f);
+}
+
+/* On all CPUs that the mark says, complete before the next instruction here */
+static void flush_marked(CPUX86State *env, const RmpFlush *f)
 {
     CPUState *self = env_cpu(env), *cs;
-    uint16_t mask = 0;
+    bool others = false;
+
+    trace_snp_rmp_flush(self->cpu_index, f->pfn << TARGET_PAGE_BITS, f->npages,
+                        f->mark & MARK_CPUS, mark_va(f->mark),
+                        !!(f->mark & MARK_SEVERAL));
+    CPU_FOREACH(cs) {
+        if (cs != self && (f->mark & cpu_mask(cs))) {
+            async_run_on_cpu(cs, flush_marked_async,
+                             RUN_ON_CPU_HOST_PTR(g_memdup2(f, sizeof(*f))));
+            others = true;
+        }
+    }
+    if (others) {
+        /* When no CPU runs: all have done theirs before they run again. */
+        async_safe_run_on_cpu(self, flush_marked_async,
+                              RUN_ON_CPU_HOST_PTR(g_memdup2(f, sizeof(*f))));
+    } else if (f->mark & cpu_mask(self)) {
+        flush_marked_here(self, f);
+    }
+}
+
+/*
+ * Entries of @npages pages have been changed, or of all that a 2M mapping of
+ * them depends on. On a vCPU thread, without the lock.
+ */
+static void flush_after(CPUX86State *env, RmpMap *m, uint64_t pfn,
+                        uint64_t npages)
+{
+    RmpFlush f = { .pfn = pfn, .npages = npages };
 
     smp_mb();                   /* entries before marks: see mark_cached() */
     for (uint64_t i = 0; i < npages; i++) {
         if (qatomic_read(&m->cached[pfn + i])) {
-            mask |= qatomic_xchg(&m->cached[pfn + i], 0);
+            f.mark |= qatomic_xchg(&m->cached[pfn + i], 0);
         }
     }
-    if (asid) {
-        CPU_FOREACH(cs) {
-            if (qatomic_read(&cpu_env(cs)->sev.tlb_asid) == asid) {
-                mask |= cpu_mask(cs);
-            }
+    if (f.mark) {
+        if (npages > 1) {
+            f.mark |= MARK_SEVERAL;
         }
+        flush_marked(env, &f);
     }
-    if (mask) {
-        trace_snp_rmp_flush(self->cpu_index, pfn << TARGET_PAGE_BITS, npages,
-                            mask);
-    }
-    if (mask & (~cpu_mask(self) | 1 << 15)) {
-        tlb_flush_all_cpus_synced(self);
-    } else if (mask) {
-        tlb_flush(self);
-    }
+}
+
+/* The same for the 2M region of @head */
+static void flush_after_2m(CPUX86State *env, RmpMap *m, uint64_t head)
+{
+    flush_after(env, m, head, MIN(PFN_IN_2M_MASK + 1, m->npages - head));
 }
 
 /*
@@ -436,17 +528,22 @@ static void flush_after(CPUX86State *env, RmpMap *m, uint64_t pfn,
  */
 static void flush_in_use(CPUX86State *env, RmpMap *m, uint64_t pfn)
 {
-    uint16_t self = cpu_mask(env_cpu(env)) & ~(1 << 15);
-    uint16_t others;
+    uint64_t self = cpu_mask(env_cpu(env)) & ~(1 << MARK_CPU_LAST);
+    RmpFlush f = { .pfn = pfn, .npages = 1 };
+    uint64_t old, new;
 
     smp_mb();                   /* in_use before marks: see mark_cached() */
-    if (!(qatomic_read(&m->cached[pfn]) & ~self)) {
-        return;
-    }
-    others = qatomic_fetch_and(&m->cached[pfn], self) & ~self;
-    trace_snp_rmp_flush(env_cpu(env)->cpu_index, pfn << TARGET_PAGE_BITS, 1,
-                        others);
-    tlb_flush_all_cpus_synced(env_cpu(env));
+    old = qatomic_read(&m->cached[pfn]);
+    do {
+        if (!(old & MARK_CPUS & ~self)) {
+            return;
+        }
+        f.mark = old;
+        new = old & self ? old & ~(MARK_CPUS & ~self) : 0;
+        old = qatomic_cmpxchg(&m->cached[pfn], f.mark, new);
+    } while (old != f.mark);
+    f.mark &= ~self;
+    flush_marked(env, &f);
 }
 
 static RmpUser *rmp_user(int cpu_index)
@@ -605,6 +702,9 @@ static bool check_private(CPUX86State *env, RmpMap *m, SnpCheck *c)
     SnpRmpEntry e;
     int prot;
 
+    if (c->cached && c->spa >> TARGET_PAGE_BITS < m->npages) {
+        mark_cached(env, m, c->spa >> TARGET_PAGE_BITS, c);
+    }
     c->error = SNP_ERROR_RMP | SNP_ERROR_ENC;
     if (!rmp_owned_by_guest(env, m, c->spa, c->gpa, &e) ||
         e.size_2m != (c->page_size > TARGET_PAGE_SIZE)) {
@@ -632,8 +732,8 @@ static bool check_shared(CPUX86State *env, RmpMap *m, SnpCheck *c)
     if (pfn >= m->npages) {
         return true;            /* hypervisor-owned for ever */
     }
-    if (!c->page_table) {
-        mark_cached(env, m, pfn);
+    if (c->cached) {
+        mark_cached(env, m, pfn, c);
     }
     head_lo = rmp_lo(m, pfn & ~PFN_IN_2M_MASK);
     lo = head_lo & RMP_SIZE_2M ? head_lo : rmp_lo(m, pfn);
@@ -669,9 +769,6 @@ bool snp_check_access(CPUX86State *env, SnpCheck *c)
     RmpMap *m = rmp_get_map(env);
     bool ok;
 
-    if (c->private_access) {
-        smp_mb();               /* ASID before entry: see flush_after() */
-    }
     c->error = 0;
     c->not_validated = false;
     ok = c->private_access ? check_private(env, m, c) : check_shared(env, m, c);
@@ -834,7 +931,7 @@ static int do_rmpupdate(CPUX86State *env, uintptr_t ra)
     };
     bool size_2m = extract64(state, 8, 1);
     bool size_2m_mapped = false;
-    uint64_t head = pfn & ~PFN_IN_2M_MASK, old;
+    uint64_t head = pfn & ~PFN_IN_2M_MASK;
     int ret;
 
     if ((state & 0xfffefefeULL) || new.asid > SEV_MAX_ASID ||
@@ -852,7 +949,6 @@ static int do_rmpupdate(CPUX86State *env, uintptr_t ra)
             new.perm[0] = VMPL_ALL;     /* the others none (15.36.7) */
         }
         snp_rmp_lock();
-        old = rmp_lo(m, pfn);
         if (!(rmp_lo(m, head) & (RMP_ASSIGNED | RMP_SUBPAGES_MASK))) {
             /* The region's first: no 2M mapping may be written through. */
             size_2m_mapped = true;
@@ -861,11 +957,9 @@ static int do_rmpupdate(CPUX86State *env, uintptr_t ra)
         snp_rmp_unlock();
         if (ret == SNP_SUCCESS) {
             if (size_2m || size_2m_mapped) {
-                flush_after(env, m, head,
-                            MIN(PFN_IN_2M_MASK + 1, m->npages - head),
-                            rmp_asid(old));
+                flush_after_2m(env, m, head);
             } else {
-                flush_after(env, m, pfn, 1, rmp_asid(old));
+                flush_after(env, m, pfn, 1);
             }
         }
     }
@@ -923,7 +1017,7 @@ static int do_psmash(CPUX86State *env)
     snp_rmp_unlock();
     if (ret == SNP_SUCCESS) {
         /* The guest's, by nested 2M mappings. */
-        flush_after(env, m, head, 1, rmp_asid(rmp_lo(m, head)));
+        flush_after_2m(env, m, head);
     }
 out:
     trace_snp_psmash(env->regs[R_EAX], ret);
@@ -1020,7 +1114,7 @@ static int do_pvalidate(CPUX86State *env, vaddr va, bool *unchanged,
         snp_rmp_unlock();
         if (!*unchanged && !validate) {
             /* The other way there is nothing that could be cached. */
-            flush_after(env, m, pfn, 1, e.asid);
+            flush_after(env, m, pfn, size ? PFN_IN_2M_MASK + 1 : 1);
         }
     }
     trace_snp_pvalidate(va, t.gpa, t.spa, size, validate, ret, *unchanged);
@@ -1071,7 +1165,7 @@ static int do_rmpadjust(CPUX86State *env, uintptr_t ra)
         rmp_write_pfn(m, pfn, &e);
         snp_rmp_unlock();
         if (lost) {
-            flush_after(env, m, pfn, 1, e.asid);
+            flush_after(env, m, pfn, size ? PFN_IN_2M_MASK + 1 : 1);
         }
         goto out;
     }

@@ -238,3 +238,80 @@ void helper_svm_check_invlpg(CPUX86State *env, target_ulong addr)
     cpu_svm_check_intercept_param(env, SVM_EXIT_INVLPG,
                                   snp_host(env) ? addr : 0, GETPC());
 }
+
+/* ---- Translations over a world switch (15.16, 15.36.15) ----------------- */
+
+/*
+ * A CPU keeps those of its host, and those of the guest that it has run last:
+ * of one ASID, with registers and tables as they were at its last #VMEXIT. Each
+ * set has MMU indexes of its own; MMU_NESTED_IDX is the guest's.
+ */
+#define HOST_MMU_INDEXES        MAKE_64BIT_MASK(0, MMU_PHYS_IDX)
+#define GUEST_MMU_INDEXES \
+    (MAKE_64BIT_MASK(MMU_GUEST_IDX, MMU_PHYS_IDX) | 1 << MMU_NESTED_IDX)
+
+static X86SevTlbKey host_tlb_key(CPUX86State *env)
+{
+    return (X86SevTlbKey) {
+        .cr0 = env->cr[0], .cr3 = env->cr[3], .cr4 = env->cr[4],
+        .efer = env->efer, .pkru = env->pkru,
+    };
+}
+
+static X86SevTlbKey guest_tlb_key(CPUX86State *env)
+{
+    X86SevTlbKey key = host_tlb_key(env);
+
+    key.asid = env->sev.asid;
+    key.vmsa = env->sev.vmsa;
+    key.vmpl = env->sev.vmpl;
+    key.sev_features = env->sev.sev_features;
+    key.nested_ctl = env->sev.nested_ctl;
+    key.nested_cr3 = env->nested_cr3;
+    key.nested_pg_mode = env->nested_pg_mode;
+    return key;
+}
+
+static bool same_tlb_key(const X86SevTlbKey *a, const X86SevTlbKey *b)
+{
+    return !memcmp(a, b, sizeof(*a));
+}
+
+void svm_tlb_save_host(CPUX86State *env)
+{
+    env->sev.host_tlb = host_tlb_key(env);
+}
+
+void svm_tlb_flush_guest(CPUX86State *env)
+{
+    tlb_flush_by_mmuidx(env_cpu(env), GUEST_MMU_INDEXES);
+}
+
+void svm_tlb_enter(CPUX86State *env, bool moved)
+{
+    X86SevTlbKey key = guest_tlb_key(env);
+
+    if (moved || !same_tlb_key(&key, &env->sev.guest_tlb)) {
+        svm_tlb_flush_guest(env);
+    }
+    env->sev.guest_tlb = key;
+    env->sev.tlb_entered = true;
+}
+
+void svm_tlb_leave(CPUX86State *env)
+{
+    /* A VMRUN that failed has made no translations. */
+    if (env->sev.tlb_entered) {
+        env->sev.guest_tlb = guest_tlb_key(env);
+        env->sev.tlb_entered = false;
+    }
+}
+
+void svm_tlb_host_loaded(CPUX86State *env)
+{
+    X86SevTlbKey host = host_tlb_key(env);
+
+    if (!same_tlb_key(&host, &env->sev.host_tlb)) {
+        tlb_flush_by_mmuidx(env_cpu(env), HOST_MMU_INDEXES);
+    }
+}
