@@ -79,14 +79,21 @@ static struct {
 	atomic_int seen[MAX_CPUS];
 } shared;
 
-static void *reader(void *arg)
+static void pin(int cpu)
 {
-	int cpu = (intptr_t)arg;
 	cpu_set_t set;
 
 	CPU_ZERO(&set);
 	CPU_SET(cpu, &set);
-	sched_setaffinity(0, sizeof(set), &set);
+	if (sched_setaffinity(0, sizeof(set), &set))
+		err(1, "CPU %d", cpu);
+}
+
+static void *reader(void *arg)
+{
+	int cpu = (intptr_t)arg;
+
+	pin(cpu);
 	while (!shared.stop) {
 		int expected = shared.round;
 
@@ -111,6 +118,8 @@ static int tlb(int rounds)
 		err(1, "mmap");
 	if (cpus > MAX_CPUS)
 		cpus = MAX_CPUS;
+	/* So that each other CPU has to be called: the one that this runs on flushes its TLB by itself. */
+	pin(0);
 	for (intptr_t i = 0; i < cpus; i++)
 		if (pthread_create(&threads[i], NULL, reader, (void *)i))
 			errx(1, "no thread");
@@ -145,16 +154,6 @@ static struct {
 	atomic_int stop;
 	atomic_int gave_up;
 } called;
-
-static void pin(int cpu)
-{
-	cpu_set_t set;
-
-	CPU_ZERO(&set);
-	CPU_SET(cpu, &set);
-	if (sched_setaffinity(0, sizeof(set), &set))
-		err(1, "CPU %d", cpu);
-}
 
 static void *busy(void *arg)
 {
