@@ -107,8 +107,9 @@ static void *reader(void *arg)
 
 static int tlb(int rounds)
 {
-	int cpus = sysconf(_SC_NPROCESSORS_ONLN), page = getpagesize();
+	int cpus = 0, page = getpagesize();
 	pthread_t threads[MAX_CPUS];
+	cpu_set_t online;
 	int fd = memfd_create("rounds", 0);
 
 	if (fd < 0 || ftruncate(fd, (off_t)(rounds + 1) * page))
@@ -116,13 +117,16 @@ static int tlb(int rounds)
 	shared.window = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (shared.window == MAP_FAILED)
 		err(1, "mmap");
-	if (cpus > MAX_CPUS)
-		cpus = MAX_CPUS;
+	if (sched_getaffinity(0, sizeof(online), &online))
+		err(1, "sched_getaffinity");
 	/* So that each other CPU has to be called: the one that this runs on flushes its TLB by itself. */
 	pin(0);
-	for (intptr_t i = 0; i < cpus; i++)
-		if (pthread_create(&threads[i], NULL, reader, (void *)i))
+	for (intptr_t cpu = 0; cpu < MAX_CPUS; cpu++) {
+		if (!CPU_ISSET(cpu, &online))
+			continue;
+		if (pthread_create(&threads[cpus++], NULL, reader, (void *)cpu))
 			errx(1, "no thread");
+	}
 	for (int i = 1; i <= rounds; i++) {
 		if (pwrite(fd, &i, sizeof(i), (off_t)i * page) != sizeof(i))
 			err(1, "pwrite");
@@ -131,8 +135,8 @@ static int tlb(int rounds)
 			err(1, "mmap");
 		shared.round = i;
 		/* All have to run: a thread that sleeps has no translation to flush. */
-		for (int cpu = 0; cpu < cpus; cpu++)
-			while (shared.seen[cpu] < i)
+		for (int cpu = 0; cpu < MAX_CPUS; cpu++)
+			while (CPU_ISSET(cpu, &online) && shared.seen[cpu] < i)
 				sched_yield();
 	}
 	shared.stop = 1;
