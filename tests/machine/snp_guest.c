@@ -94,8 +94,8 @@ static void g_pvalidate(u64 page)
 		       "2M on 4K pages: FAIL_SIZEMISMATCH");
 	guest_check_eq(pvalidate(page + 0x1000, 1, 1, &cf), FAIL_INPUT,
 		       "2M, not aligned: FAIL_INPUT");
-	guest_check_eq(pvalidate(page, 2, 1, &cf), FAIL_INPUT,
-		       "page size that does not exist: FAIL_INPUT");
+	guest_check_eq(pvalidate(page, 0x3ac00, 0x3ac01, &cf), 0,
+		       "only bit 0 of ECX and EDX counts");
 	guest_check_eq(pvalidate(page, 0, 1, &cf), 0, "a page that is validated");
 	guest_check_eq(cf, 1, "CF says that nothing has changed");
 	guest_check_eq(pvalidate(page + 0x123, 0, 0, &cf), 0, "rescind validation");
@@ -116,7 +116,8 @@ static void g_rmpadjust(u64 page)
 {
 	u64 size = 5, attrs = 1;
 
-	guest_check_eq(rmpadjust(page, 0, 1 | 0xf00), 0, "rights for VMPL1");
+	guest_check_eq(rmpadjust(page, 0x3ac00, 1 | 0xf00), 0,
+		       "rights for VMPL1; only bit 0 of RCX counts");
 	if (has_rmpquery) {
 		guest_check_eq(rmpquery(page, &size, &attrs), 0, "RMPQUERY");
 		guest_check_eq(attrs, 1 | 0xf00, "gives what RMPADJUST has set");

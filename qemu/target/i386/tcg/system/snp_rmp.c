@@ -1089,19 +1089,22 @@ static int guest_entry(CPUX86State *env, RmpMap *m, vaddr va, bool size_2m,
     return ret;
 }
 
-/* rAX: virtual address; ECX[0]: 2M; EDX[0]: validate, or rescind */
+/*
+ * rAX: virtual address; ECX[0]: 2M; EDX[0]: validate, or rescind. Other bits
+ * of these are ignored: Linux has bools there, of which compilers set eight.
+ */
 static int do_pvalidate(CPUX86State *env, vaddr va, bool *unchanged,
                         uintptr_t ra)
 {
     RmpMap *m = rmp_get_map(env);
-    uint32_t size = env->regs[R_ECX], validate = env->regs[R_EDX];
+    bool size = env->regs[R_ECX] & 1, validate = env->regs[R_EDX] & 1;
     SnpTranslation t = {};
     SnpRmpEntry e;
     uint64_t pfn;
     int ret;
 
     va &= TARGET_PAGE_MASK;
-    if (size > 1 || validate > 1 || (size && (va & 0x1fffff))) {
+    if (size && (va & 0x1fffff)) {
         return SNP_FAIL_INPUT;
     }
     ret = guest_entry(env, m, va, size, &t, &pfn, &e, ra);
@@ -1126,7 +1129,8 @@ static int do_rmpadjust(CPUX86State *env, uintptr_t ra)
 {
     RmpMap *m = rmp_get_map(env);
     vaddr va = env->regs[R_EAX] & TARGET_PAGE_MASK;
-    uint64_t size = env->regs[R_ECX], rdx = env->regs[R_EDX];
+    uint64_t rdx = env->regs[R_EDX];
+    bool size = env->regs[R_ECX] & 1;
     uint32_t vmpl = RMPADJUST_VMPL(rdx);
     uint8_t perm = RMPADJUST_PERM(rdx), lost;
     SnpTranslation t = {};
@@ -1135,7 +1139,7 @@ static int do_rmpadjust(CPUX86State *env, uintptr_t ra)
     uint64_t pfn;
     int ret;
 
-    if (size > 1 || (size && (va & 0x1fffff)) || vmpl >= SNP_NR_VMPLS ||
+    if ((size && (va & 0x1fffff)) || vmpl >= SNP_NR_VMPLS ||
         (rdx & RMPADJUST_RESERVED) || (perm & ~VMPL_ALL) ||
         (size && (rdx & RMPADJUST_VMSA))) {
         return SNP_FAIL_INPUT;
