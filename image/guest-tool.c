@@ -89,6 +89,16 @@ static void pin(int cpu)
 		err(1, "CPU %d", cpu);
 }
 
+/* The CPUs that are online: none is forbidden here. */
+static cpu_set_t online_cpus(void)
+{
+	cpu_set_t set;
+
+	if (sched_getaffinity(0, sizeof(set), &set))
+		err(1, "sched_getaffinity");
+	return set;
+}
+
 static void *reader(void *arg)
 {
 	int cpu = (intptr_t)arg;
@@ -108,8 +118,8 @@ static void *reader(void *arg)
 static int tlb(int rounds)
 {
 	int cpus = 0, page = getpagesize();
+	cpu_set_t online = online_cpus();
 	pthread_t threads[MAX_CPUS];
-	cpu_set_t online;
 	int fd = memfd_create("rounds", 0);
 
 	if (fd < 0 || ftruncate(fd, (off_t)(rounds + 1) * page))
@@ -117,8 +127,6 @@ static int tlb(int rounds)
 	shared.window = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (shared.window == MAP_FAILED)
 		err(1, "mmap");
-	if (sched_getaffinity(0, sizeof(online), &online))
-		err(1, "sched_getaffinity");
 	/* So that each other CPU has to be called: the one that this runs on flushes its TLB by itself. */
 	pin(0);
 	for (intptr_t cpu = 0; cpu < MAX_CPUS; cpu++) {
@@ -203,12 +211,10 @@ static bool call(int from, int to)
 
 static int calls(void)
 {
-	int cpus = sysconf(_SC_NPROCESSORS_CONF), lost = 0;
-	cpu_set_t online;
+	cpu_set_t online = online_cpus();
+	int lost = 0;
 
-	if (sched_getaffinity(0, sizeof(online), &online))
-		err(1, "sched_getaffinity");
-	for (int cpu = 1; cpu < cpus; cpu++) {
+	for (int cpu = 1; cpu < MAX_CPUS; cpu++) {
 		if (!CPU_ISSET(cpu, &online))
 			continue;
 		for (int way = 0; way < 2; way++) {

@@ -560,6 +560,16 @@ static void cpu_1_starts(u64 unused)
 	flush_tlb();
 }
 
+/* As often as they are there */
+static void (*const changes[12])(void) = {
+	[0 ... 3] = change_page,
+	[4 ... 5] = change_validated,
+	[6] = change_large,
+	[7 ... 8] = change_npt,
+	[9 ... 10] = change_guest_pte,
+	[11] = change_host_pte,
+};
+
 void test_main(void)
 {
 	apic_id();
@@ -590,25 +600,7 @@ void test_main(void)
 
 	section("APM2 15.36.10", "No access is by a translation that a change before it has made invalid.");
 	for (int i = 0; i < ROUNDS; i++) {
-		switch (random(12)) {
-		case 0 ... 3:
-			change_page();
-			break;
-		case 4 ... 5:
-			change_validated();
-			break;
-		case 6:
-			change_large();
-			break;
-		case 7 ... 8:
-			change_npt();
-			break;
-		case 9 ... 10:
-			change_guest_pte();
-			break;
-		default:
-			change_host_pte();
-		}
+		changes[random(12)]();
 		for (int batches = 3; batches; batches--)
 			access_some();
 	}
