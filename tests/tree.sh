@@ -110,9 +110,9 @@ checkpatch)
 	cd "$build/tree/$x"
 	found=$(find "$build/series/$x" -name '*.patch' ! -name '0000-*' | LC_ALL=C sort |
 		case $x in
-		linux) xargs perl scripts/checkpatch.pl --terse --no-summary --show-types --showfile \
+		linux) xargs -P"$(nproc)" -n2 perl scripts/checkpatch.pl --terse --no-summary --show-types --showfile \
 			--ignore MISSING_SIGN_OFF,NO_AUTHOR_SIGN_OFF,FILE_PATH_CHANGES,COMMIT_LOG_LONG_LINE ;;
-		qemu) xargs perl scripts/checkpatch.pl --no-signoff --terse --no-summary | grep 'ERROR: ' ;;
+		qemu) xargs -P"$(nproc)" -n2 perl scripts/checkpatch.pl --no-signoff --terse --no-summary | grep 'ERROR: ' ;;
 		esac | "$repo/scripts/checkpatch-left")
 	# None of our own files has tabs where QEMU wants none.
 	tabs=$([ "$x" = linux ] || grep -rlP '\t' "$repo/qemu" --include='*.[ch]') || :
