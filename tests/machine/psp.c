@@ -12,6 +12,8 @@
 #define MSR_VM_HSAVE_PA	0xc0010117
 
 #define IOMMU_CONTROL	((volatile u64 *)0xfed80018)
+/* With SNP on, the exclusion range is that of completion waits. */
+#define IOMMU_EXCL_BASE	((volatile u64 *)0xfed80020)
 
 #define PSP_ID		0x14ca1022
 #define CMDRESP		0x10980
@@ -30,6 +32,7 @@
 #define TMR		PAGE(6)
 #define GCTX2		PAGE(7)
 #define SECRETS		PAGE(8)
+#define COMPLETION	PAGE(10)	/* where the IOMMU says that it has completed commands */
 
 enum {
 	OK, PLATFORM_STATE, GUEST_STATE, CONFIG, LENGTH, POLICY = 7, INACTIVE,
@@ -318,10 +321,13 @@ static void test_snp_init(void)
 	on_all(snp_enable);
 	check_eq(command2(SNP_INIT_EX, 1, 0), HARDWARE, "SNP_INIT_EX: IOMMU is off");
 	*IOMMU_CONTROL = 1;
+	*IOMMU_EXCL_BASE = COMPLETION;
+	check_eq(*IOMMU_EXCL_BASE, COMPLETION, "the IOMMU's exclusion base is what has been written");
 	wrmsr(MSR_VM_HSAVE_PA, SCRATCH);
 	check_eq(command2(SNP_INIT_EX, 1, 0), CONFIG, "SNP_INIT_EX: VM_HSAVE_PA not zero");
 	wrmsr(MSR_VM_HSAVE_PA, 0);
 	check_eq(command2(SNP_INIT_EX, 1, 0), OK, "SNP_INIT_EX");
+	check_eq(rmp_entry(COMPLETION) & RMP_ASSIGNED, RMP_ASSIGNED, "the IOMMU's page for completions isn't the host's any more");
 	check_eq(command2(SNP_INIT_EX, 1, 0), PLATFORM_STATE, "SNP_INIT_EX again");
 	check_eq(command(SNP_DF_FLUSH), WBINVD, "DF_FLUSH without WBINVD");
 	on_all(wbinvd);

@@ -445,6 +445,7 @@ void test_main(void)
 
 	section("APM2 15.34.10", "SEV_STATUS reports what VMRUN has turned on; it is read-only.");
 	run(&v, g_start, 0);
+	check_eq(rdmsr(MSR_SEV_STATUS), 0, "SEV_STATUS of the host after it");
 	section("APM2 15.36.10", "A private access to a page that is not validated is #VC(404h), with the address in CR2.");
 	run(&v, g_validated, SMALL);
 	section("APM3 PVALIDATE", "PVALIDATE sets and clears validated, and CF if nothing has changed.");

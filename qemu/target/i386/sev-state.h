@@ -73,7 +73,7 @@ typedef struct X86SevState {
 
     /* The running guest; all zero outside guest mode. */
     uint64_t nested_ctl;        /* VMCB 090h; SEV bits cleared where ignored */
-    uint64_t sev_status;        /* C001_0131: what the last VMRUN turned on */
+    uint64_t sev_status;        /* C001_0131 in a guest: what VMRUN turned on */
     uint64_t sev_features;      /* VMSA 3B0h */
     uint64_t vmsa;              /* VMSA page, system physical */
     uint32_t asid;

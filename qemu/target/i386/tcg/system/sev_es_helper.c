@@ -1103,7 +1103,8 @@ bool sev_rdmsr(CPUX86State *env, uint32_t msr, uint64_t *val, uintptr_t ra)
 {
     switch (msr) {
     case MSR_AMD64_SEV:
-        *val = env->sev.sev_status;
+        /* Linux takes itself for a guest otherwise, after kexec on a host. */
+        *val = env->hflags & HF_GUEST_MASK ? env->sev.sev_status : 0;
         return true;
     case MSR_AMD64_SEV_ES_GHCB:
         if (!sev_es_guest(env)) {
