@@ -6,7 +6,7 @@
 #include "machine.h"
 
 #ifndef ROUNDS
-#define ROUNDS		30000
+#define ROUNDS		4000
 #endif
 
 /* Changed, by system physical address: its own 4K page, in which nothing else is executed but @other. */
