@@ -109,7 +109,7 @@ static u64 read_forwarded(u32 reg)
 	return val;
 }
 
-/* To all vCPUs from @first on.  In Secure AVIC mode, the sender changes their backing pages. */
+/* To vCPU 1, or all others.  In Secure AVIC mode, the sender changes their backing pages first. */
 static void send_ipi(u64 icr)
 {
 	u32 i, last = icr & APIC_DEST_ALLBUT ? nr_running - 1 : 1;
@@ -593,7 +593,8 @@ static void launch(struct kvm_vm *vm, u32 kind)
 		vcpu_device_attr_set(vcpus[i], KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, &offset);
 	set_routes(vm);
 	if (types[kind] != KVM_X86_DEFAULT_VM)
-		vm_sev_launch(vm, types[kind] == KVM_X86_SNP_VM ? snp_default_policy() : SEV_POLICY_ES, NULL);
+		vm_sev_launch(vm, types[kind] == KVM_X86_SNP_VM ? snp_default_policy() :
+			      SEV_POLICY_ES, NULL);
 }
 
 static void *target_thread(void *vcpu)
@@ -603,7 +604,7 @@ static void *target_thread(void *vcpu)
 	vcpu_run(vcpu);
 	if (get_ucall(vcpu, &uc) == UCALL_ABORT)
 		REPORT_GUEST_ASSERT(uc);
-	TEST_FAIL("A target's KVM_RUN returned, exit reason %u", ((struct kvm_vcpu *)vcpu)->run->exit_reason);
+	TEST_FAIL("A target's KVM_RUN returned");
 	return NULL;
 }
 
