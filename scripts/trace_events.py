@@ -3,7 +3,7 @@
 """Events by one clock, what they say in words, and which of them belong to one interrupt.
 
 The two clocks differ, and the host's is calibrated by the emulated one. What both see is the
-end of a world switch: on each CPU, the n-th #VMEXIT of the machine is the n-th kvm_exit. KVM's event comes
+end of a world switch: on each CPU, the n-th last #VMEXIT of the machine is the n-th last kvm_exit. KVM's event comes
 a little later, so the smallest difference among those nearby is the distance of the clocks.
 """
 import bisect
@@ -12,6 +12,8 @@ import re
 # Too many to be of use: one at each look at the backing page.
 QUIET = {"x86_savic_evaluate"}
 WINDOW = 100
+# KVM posts no vector below that (SAVIC_FIRST_VECTOR).
+FIRST_VECTOR = 16
 
 KVM_LINE = re.compile(r"^.{16,40}?\[(\d+)\]\s+\S+\s+([\d.]+): (\w+): (.*)$")
 MACHINE_LINE = re.compile(r"^\d+@([\d.]+):(\w+) (.*)$")
@@ -65,8 +67,9 @@ def align(kvm, machine):
     """Move the machine's events to KVM's clock. Returns the number of world switches that match."""
     pairs = []
     for cpu in {e.cpu for e in machine}:
-        ends = [e for e in machine if e.cpu == cpu and e.name in ("sev_es_vmexit", "sev_es_vmrun_failed")]
-        exits = [e for e in kvm if e.cpu == cpu and e.name == "kvm_exit"]
+        # From the end, as KVM may have been traced from later on.
+        ends = [e for e in reversed(machine) if e.cpu == cpu and e.name in ("sev_es_vmexit", "sev_es_vmrun_failed")]
+        exits = [e for e in reversed(kvm) if e.cpu == cpu and e.name == "kvm_exit"]
         pairs += [(m.time, k.time - m.time) for m, k in zip(ends, exits)]
     if not pairs:
         return 0
@@ -173,6 +176,36 @@ def lost(ways, seconds, end):
         over = next((e.time for e in way if outcome([e]) != "pending"), None)
         if (end if over is None else over) - way[0].time > seconds:
             yield number, vcpu, vector, way
+
+
+def miscounted(kvm, counts):
+    """Where the number of events isn't what KVM counts."""
+    def notified(how):
+        return sum(e.name == "kvm_savic_notify" and e.text.split()[2] == how for e in kvm)
+
+    ipis = ["forwarded" in e.text for e in kvm if e.name == "kvm_savic_ipi"]
+    seen = {"posted": sum(e.name == "kvm_savic_post" and e.number("vector") >= FIRST_VECTOR for e in kvm),
+            "irr_requests": sum(e.name == "kvm_savic_request_irr" for e in kvm),
+            "ipis": ipis.count(False), "forwarded_ipis": ipis.count(True),
+            "kicks": notified("kick"), "doorbells": notified("doorbell"), "wakes": notified("wake"),
+            "level_eois": sum(e.name == "kvm_savic_eoi" and e.number("vector") >= 0 for e in kvm)}
+    return [f"{seen[name]} {name} in the trace, {counts[name]} in KVM's statistics" for name in counts if counts[name] != seen[name]]
+
+
+def balance(ways, left):
+    """What became of KVM's posts: {what: number}. And the (vCPU, vector)s that are nowhere: the machine hasn't got
+    them, and they aren't in `left`, which has what KVM still holds for each vCPU."""
+    became, nowhere = {"taken": 0, "dropped": 0, "pending": 0, "merged": 0}, []
+    for vcpu, vector, way in ways:
+        names = [e.name for e in way]
+        posts = names.count("kvm_savic_post")
+        if not posts:
+            continue
+        became[outcome(way)] += 1
+        became["merged"] += posts - 1
+        if outcome(way) == "pending" and "x86_savic_posted" not in names and vector not in left.get(vcpu, ()):
+            nowhere.append((vcpu, vector))
+    return became, nowhere
 
 
 class Accounts:
