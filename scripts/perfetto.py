@@ -129,8 +129,8 @@ def counters(trace, ways):
         trace.add("C", VCPUS, vcpu, now, f"vCPU {vcpu}: {what}", args={what: value[vcpu, what]})
 
 
-def write(path, events, ways):
-    """All of it to a file."""
+def record(events, ways):
+    """All of it, and the names of its tracks."""
     trace = Trace(events[0].time)
     run_slices(trace, events, trace.time(events[-1]))
     for number, (vcpu, vector, way) in enumerate(ways, 1):
@@ -140,10 +140,17 @@ def write(path, events, ways):
             trace.slice(SERVICE, vcpu, times["x86_savic_inject"], times["x86_savic_eoi"], f"vector {vector}", interrupt=number)
     counters(trace, ways)
     trace.close()
+    names = {}
+    for pid, tid in sorted({(r["pid"], r["tid"]) for r in trace.out}):
+        names[pid, tid] = SOURCE_TRACKS[tid] if pid == SOURCES else f"{'CPU' if pid == CPUS else 'vCPU'} {tid}"
+    return trace, names
+
+
+def write(path, events, ways):
+    """All of it to a file."""
+    trace, names = record(events, ways)
     head = [{"ph": "M", "pid": pid, "tid": 0, "ts": 0, "name": "process_name", "args": {"name": name}} for pid, name in NAMES.items()]
-    used = sorted({(r["pid"], r["tid"]) for r in trace.out})
-    for pid, tid in used:
-        name = SOURCE_TRACKS[tid] if pid == SOURCES else f"{'CPU' if pid == CPUS else 'vCPU'} {tid}"
+    for (pid, tid), name in names.items():
         head.append({"ph": "M", "pid": pid, "tid": tid, "ts": 0, "name": "thread_name", "args": {"name": name}})
     with open(path, "w", encoding="utf-8") as f:
         json.dump({"traceEvents": head + trace.out, "displayTimeUnit": "ns"}, f)
