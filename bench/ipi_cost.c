@@ -20,6 +20,7 @@
 #define TARGET		1
 
 /* So many vCPUs get as far as to have a backing page.  The others are only there. */
+#define MAX_VCPUS	256
 #define NR_RUNNING	15u
 
 static void by_msr(u64 icr)
@@ -72,11 +73,11 @@ static void guest_waits(void)
 int main(int argc, char *argv[])
 {
 	u32 i, nr_running, nr_vcpus = argc > 1 ? atoi(argv[1]) : 0;
-	struct kvm_vcpu *vcpus[SAVIC_MAX_IDS];
+	struct kvm_vcpu *vcpus[MAX_VCPUS];
 	struct kvm_vm *vm;
 	struct ucall uc;
 
-	TEST_ASSERT(nr_vcpus > TARGET, "usage: ipi_cost VCPUS");
+	TEST_ASSERT(nr_vcpus > TARGET && nr_vcpus <= MAX_VCPUS, "usage: ipi_cost VCPUS");
 	nr_running = min(nr_vcpus, NR_RUNNING);
 	vm = vm_savic_create(nr_running, guest_waits, vcpus);
 	for (i = nr_running; i < nr_vcpus; i++)

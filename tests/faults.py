@@ -375,7 +375,7 @@ FAULTS = [
         ("savic.c:savic_timer_fn:\tkvm_vcpu_kick(savic->vcpu);", "\tif (!M)\n\t\tkvm_vcpu_kick(savic->vcpu);"),
         ("savic.c:savic_timer_fn:\tset_bit(SAVIC_LOOK_AGAIN", "\tif (!M)\n\t\tset_bit(SAVIC_LOOK_AGAIN")]),
     ("7 9", "a vCPU that can't get what waits for it keeps the CPU busy", "savic_halt_test engine_off, savic_halt_test engine_off_nmis, "
-     "savic_halt_test masked_line, savic_halt_test masked_level", [
+     "savic_halt_test masked_line", [
          ("savic_halt.c:savic_may_retry:savic->nr_retries < SAVIC_MAX_RETRIES", "M || savic->nr_retries < SAVIC_MAX_RETRIES")]),
     ("5 9", "a vCPU doesn't sleep while KVM has an NMI that hardware can't hold yet",
      "savic_halt_test engine_off_nmis", [
