@@ -17,7 +17,6 @@ static struct {
 	u8 ret;
 	u8 other[16];
 } code __attribute__((aligned(PAGE_SIZE)));
-static u8 next_page[PAGE_SIZE] __attribute__((aligned(PAGE_SIZE), used));
 
 /* Written by CPU 0 */
 static volatile u32 written;
