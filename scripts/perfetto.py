@@ -20,7 +20,7 @@ def source(way):
     names = [e.name for e in way]
     if "kvm_savic_ipi" in names or "x86_savic_self_ipi" in names:
         return "IPI"
-    if "kvm_savic_nmi" in names or "x86_vnmi_inject" in names:
+    if "x86_vnmi_inject" in names or ("kvm_savic_request" in names and "kvm_savic_post" not in names):
         return "NMI"
     if "kvm_msi_set_irq" in names:
         return "MSI"

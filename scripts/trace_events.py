@@ -115,12 +115,11 @@ def tell(e):
                 "wake": f"vCPU {e.vcpu} is blocked: woken",
                 "kick": f"vCPU {e.vcpu} kicked on CPU {n('cpu')}",
                 "doorbell": f"vCPU {e.vcpu} runs on CPU {n('cpu')}: doorbell"}.get(how, e.text)
-    if e.name == "kvm_savic_nmi":
-        return f"NMI for vCPU {e.vcpu}"
     if e.name == "x86_vnmi_inject":
         return f"guest takes an NMI at RIP {n('RIP'):#x}"
-    if e.name == "kvm_savic_request_irr":
-        return f"VMRUN of vCPU {e.vcpu}, REQUESTED_IRR: {', '.join(map(str, vectors_of(e)))}"
+    if e.name == "kvm_savic_request":
+        what = ["REQUESTED_IRR: " + ", ".join(map(str, vectors_of(e)))] * bool(vectors_of(e)) + ["an NMI"] * wants_nmi(e)
+        return f"VMRUN of vCPU {e.vcpu}, {', '.join(what)}"
     if e.name == "kvm_savic_ipi":
         return f"vCPU {e.vcpu} sends vector {n('icr') & 0xff} to APIC ID {n('icr') >> 32:#x}" + (", forwarded to KVM's own code" if "forwarded" in e.text else "")
     if e.name == "kvm_exit":
@@ -142,7 +141,7 @@ def tell(e):
     if e.name == "x86_savic_eoi":
         return f"guest ends vector {n('vector')}" + (" (level: #VC)" if n("level") else ", without an exit")
     if e.name == "kvm_savic_eoi":
-        return f"EOI of vector {n('vector')} by vCPU {e.vcpu}"
+        return f"EOI of vector {n('vector')} by vCPU {e.vcpu}" + (", which halted without it" if "missing" in e.text else "")
     if e.name == "x86_savic_doorbell":
         return f"doorbell rung for the CPU with APIC ID {e.text.split()[-1]}"
     if e.name == "x86_savic_doorbell_taken":
@@ -151,8 +150,8 @@ def tell(e):
 
 
 def vectors_of(e):
-    """The vectors that a kvm_savic_request_irr asks for."""
-    words = re.search(r"requested ([0-9a-f:]+)", e.text)
+    """The vectors that a kvm_savic_request asks for."""
+    words = re.search(r"irr ([0-9a-f:]+)", e.text)
     if not words:
         return []
     # The highest word comes first.
@@ -160,6 +159,11 @@ def vectors_of(e):
     for word in words[1].split(":"):
         value = value << 64 | int(word, 16)
     return [v for v in range(256) if value >> v & 1]
+
+
+def wants_nmi(e):
+    """Whether a kvm_savic_request asks for an NMI."""
+    return e.text.endswith(" nmi")
 
 
 def outcome(way):
@@ -183,10 +187,8 @@ def miscounted(kvm, counts):
     def notified(how):
         return sum(e.name == "kvm_savic_notify" and e.text.split()[2] == how for e in kvm)
 
-    ipis = ["forwarded" in e.text for e in kvm if e.name == "kvm_savic_ipi"]
     seen = {"posted": sum(e.name == "kvm_savic_post" and e.number("vector") >= FIRST_VECTOR for e in kvm),
-            "irr_requests": sum(e.name == "kvm_savic_request_irr" for e in kvm),
-            "ipis": ipis.count(False), "forwarded_ipis": ipis.count(True),
+            "ipis": sum(e.name == "kvm_savic_ipi" for e in kvm),
             "kicks": notified("kick"), "doorbells": notified("doorbell"), "wakes": notified("wake"),
             "level_eois": sum(e.name == "kvm_savic_eoi" and e.number("vector") >= 0 for e in kvm)}
     return [f"{seen[name]} {name} in the trace, {counts[name]} in KVM's statistics" for name in counts if counts[name] != seen[name]]
@@ -254,9 +256,6 @@ class Accounts:
 
     on_kvm_set_irq = on_kvm_ioapic_set_irq = on_kvm_msi_set_irq
 
-    def on_kvm_savic_nmi(self, e, _):
-        self.way((e.vcpu, "NMI")).append(e)
-
     def on_x86_vnmi_inject(self, e, _):
         key = e.vcpu, "NMI"
         self.way(key).append(e)
@@ -294,7 +293,9 @@ class Accounts:
             if key[0] == e.vcpu and not any(x.name == e.name for x in way):
                 way.append(e)
 
-    def on_kvm_savic_request_irr(self, e, _):
+    def on_kvm_savic_request(self, e, _):
+        if wants_nmi(e):
+            self.way((e.vcpu, "NMI")).append(e)
         for vector in vectors_of(e):
             if (e.vcpu, vector) in self.pending:
                 self.pending[e.vcpu, vector].append(e)

@@ -57,7 +57,6 @@ struct savic {
 	 * savic_complete_nmi().  Owned by the vCPU.
 	 */
 	bool nmi_waits;
-	bool nmi_in_vmcb;
 
 	/* When KVM's NMI may go to hardware.  Owned by the vCPU. */
 	ktime_t second_nmi;
@@ -151,7 +150,7 @@ void savic_new_vmsa(struct kvm_vcpu *vcpu, bool valid);
 
 /* savic_vmgexit.c */
 void savic_level_taken(struct vcpu_svm *svm, unsigned long *vectors);
-bool savic_queue_eois(struct vcpu_svm *svm);
+bool savic_queue_eois(struct vcpu_svm *svm, bool missing);
 int savic_send_eois(struct kvm_vcpu *vcpu);
 int savic_handle_msr_vmgexit(struct kvm_vcpu *vcpu);
 int savic_handle_vmgexit(struct kvm_vcpu *vcpu);

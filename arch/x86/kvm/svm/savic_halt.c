@@ -28,7 +28,6 @@
 #include "x86.h"
 #include "svm.h"
 #include "savic.h"
-#include "savic_trace.h"
 
 /*
  * have a halted vCPU evaluate its backing page again after so many ms, in case
@@ -85,7 +84,6 @@ static int savic_handle_idle_hlt(struct kvm_vcpu *vcpu)
 	DECLARE_BITMAP(taken, KVM_NR_INTERRUPTS);
 	struct savic *savic = svm->savic;
 	bool look, eoi;
-	int vector;
 
 	look = VALID_PAGE(READ_ONCE(savic->gpa)) &&
 	       (control->update_irr || control->int_ctl & V_NMI_PENDING_MASK);
@@ -105,13 +103,8 @@ static int savic_handle_idle_hlt(struct kvm_vcpu *vcpu)
 	if (look)
 		set_bit(SAVIC_LOOK_AGAIN, &savic->flags);
 
-	if (!eoi || !savic_queue_eois(svm))
+	if (!eoi || !savic_queue_eois(svm, true))
 		return 1;
-
-	for_each_set_bit(vector, savic->eoi, KVM_NR_INTERRUPTS) {
-		vcpu->stat.savic_missing_eois++;
-		trace_kvm_savic_missing_eoi(vcpu, vector);
-	}
 
 	return savic_send_eois(vcpu);
 }

@@ -92,10 +92,8 @@ void savic_deliver_interrupt(struct kvm_vcpu *vcpu, int trig_mode, int vector)
 
 	trace_kvm_savic_post(vcpu, vector, trig_mode);
 
-	if (vector < SAVIC_FIRST_VECTOR) {
-		atomic64_inc(&vcpu->stat.savic_illegal_vectors);
+	if (vector < SAVIC_FIRST_VECTOR)
 		return;
-	}
 
 	if (trig_mode) {
 		set_bit(vector, savic->level);
@@ -259,6 +257,7 @@ int savic_request(struct vcpu_svm *svm)
 {
 	struct vmcb_control_area *control = &svm->vmcb->control;
 	struct savic *savic = svm->savic;
+	bool irr, nmi;
 
 	if (test_and_clear_bit(SAVIC_DISCARD_IRR, &savic->flags))
 		savic_discard_irr(svm);
@@ -268,23 +267,20 @@ int savic_request(struct vcpu_svm *svm)
 	/* A later sender sets the flag again (look-again-vs-vmrun). */
 	smp_mb__after_atomic();
 
-	if (savic_request_irr(svm)) {
+	nmi = control->int_ctl & V_NMI_PENDING_MASK;
+	irr = savic_request_irr(svm);
+	if (irr)
 		control->update_irr = 1;
-		svm->vcpu.stat.savic_irr_requests++;
-		trace_kvm_savic_request_irr(&svm->vcpu, control->requested_irr);
+	if (irr || nmi)
+		trace_kvm_savic_request(&svm->vcpu, control->requested_irr, nmi);
+
+	if (nmi && svm->vcpu.arch.nmi_pending) {
+		savic->second_nmi = ktime_add_ns(ktime_get(),
+						 SAVIC_SECOND_NMI_DELAY);
+		savic_run_at(savic, savic->second_nmi);
 	}
 
-	savic->nmi_in_vmcb = control->int_ctl & V_NMI_PENDING_MASK;
-	if (savic->nmi_in_vmcb) {
-		trace_kvm_savic_nmi(&svm->vcpu);
-		if (svm->vcpu.arch.nmi_pending) {
-			savic->second_nmi = ktime_add_ns(ktime_get(),
-							 SAVIC_SECOND_NMI_DELAY);
-			savic_run_at(savic, savic->second_nmi);
-		}
-	}
-
-	savic->nmi_waits = savic->nmi_in_vmcb || svm->vcpu.arch.nmi_pending;
+	savic->nmi_waits = nmi || svm->vcpu.arch.nmi_pending;
 
 	savic_forget_deadline(svm);
 	return 0;
@@ -302,11 +298,6 @@ void savic_complete_nmi(struct vcpu_svm *svm)
 	bool nmi_left = control->int_ctl & V_NMI_PENDING_MASK;
 	struct kvm_vcpu *vcpu = &svm->vcpu;
 	struct savic *savic = svm->savic;
-
-	if (savic->nmi_in_vmcb && !nmi_left) {
-		vcpu->stat.savic_nmis++;
-		savic->nmi_in_vmcb = false;
-	}
 
 	if (vcpu->arch.nmi_pending && !nmi_left &&
 	    (control->exit_code != SVM_EXIT_INTR ||

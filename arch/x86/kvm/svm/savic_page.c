@@ -99,7 +99,6 @@ static bool savic_register(struct kvm_vcpu *vcpu, struct kvm_vcpu *target)
 		savic->page_vmsa = target == vcpu ? savic->vmsa_current :
 						    savic->vmsa_asked + 1;
 		savic_set_page(target, gpa);
-		target->stat.savic_page_registrations++;
 		break;
 	case SVM_VMGEXIT_SAVIC_UNREGISTER_GPA:
 		gpa = savic->gpa;
@@ -216,11 +215,8 @@ int savic_load_page(struct kvm_vcpu *vcpu)
 		return 0;
 
 	r = kvm_tdp_try_map_private(vcpu, gpa);
-	trace_kvm_savic_load_page(vcpu, gpa, r);
-	if (!r) {
-		vcpu->stat.savic_page_loads++;
+	if (!r)
 		return 0;
-	}
 
 	kvm_make_request(KVM_REQ_VMSA_PAGE_RELOAD, vcpu);
 

@@ -62,24 +62,27 @@ TRACE_EVENT(kvm_savic_notify,
 		  __entry->cpu)
 );
 
-/* The CPU about to VMRUN moved pending vectors to the VMCB. */
-TRACE_EVENT(kvm_savic_request_irr,
-	TP_PROTO(struct kvm_vcpu *vcpu, u64 *irr),
-	TP_ARGS(vcpu, irr),
+/* VMRUN is requested to take these vectors, and an NMI. */
+TRACE_EVENT(kvm_savic_request,
+	TP_PROTO(struct kvm_vcpu *vcpu, u64 *irr, bool nmi),
+	TP_ARGS(vcpu, irr, nmi),
 
 	TP_STRUCT__entry(
 		__field(unsigned int,	vcpu_id)
 		__array(u64,		irr, 4)
+		__field(bool,		nmi)
 	),
 
 	TP_fast_assign(
 		__entry->vcpu_id = vcpu->vcpu_id;
 		memcpy(__entry->irr, irr, sizeof(__entry->irr));
+		__entry->nmi	= nmi;
 	),
 
-	TP_printk("vcpu %u requested %016llx:%016llx:%016llx:%016llx",
+	TP_printk("vcpu %u irr %016llx:%016llx:%016llx:%016llx%s",
 		  __entry->vcpu_id, __entry->irr[3], __entry->irr[2],
-		  __entry->irr[1], __entry->irr[0])
+		  __entry->irr[1], __entry->irr[0],
+		  __entry->nmi ? " nmi" : "")
 );
 
 /* A guest's IPI, after the guest put it into the targets' backing pages. */
@@ -103,56 +106,28 @@ TRACE_EVENT(kvm_savic_ipi,
 		  __entry->forwarded ? " forwarded" : "")
 );
 
-/* The guest EOI'd a level-triggered vector, -1 if none was outstanding. */
+/*
+ * A level-triggered vector was EOI'd, by the guest or because the guest halted
+ * without an EOI (@missing).  The vector is -1 if the guest had none to EOI.
+ */
 TRACE_EVENT(kvm_savic_eoi,
-	TP_PROTO(struct kvm_vcpu *vcpu, int vector),
-	TP_ARGS(vcpu, vector),
+	TP_PROTO(struct kvm_vcpu *vcpu, int vector, bool missing),
+	TP_ARGS(vcpu, vector, missing),
 
 	TP_STRUCT__entry(
 		__field(unsigned int,	vcpu_id)
 		__field(int,		vector)
+		__field(bool,		missing)
 	),
 
 	TP_fast_assign(
 		__entry->vcpu_id = vcpu->vcpu_id;
 		__entry->vector	= vector;
+		__entry->missing = missing;
 	),
 
-	TP_printk("vcpu %u vector %d", __entry->vcpu_id, __entry->vector)
-);
-
-/* The vCPU halted without having EOI'd a level-triggered vector. */
-TRACE_EVENT(kvm_savic_missing_eoi,
-	TP_PROTO(struct kvm_vcpu *vcpu, int vector),
-	TP_ARGS(vcpu, vector),
-
-	TP_STRUCT__entry(
-		__field(unsigned int,	vcpu_id)
-		__field(int,		vector)
-	),
-
-	TP_fast_assign(
-		__entry->vcpu_id = vcpu->vcpu_id;
-		__entry->vector	= vector;
-	),
-
-	TP_printk("vcpu %u vector %d", __entry->vcpu_id, __entry->vector)
-);
-
-/* An NMI was handed to VMRUN. */
-TRACE_EVENT(kvm_savic_nmi,
-	TP_PROTO(struct kvm_vcpu *vcpu),
-	TP_ARGS(vcpu),
-
-	TP_STRUCT__entry(
-		__field(unsigned int,	vcpu_id)
-	),
-
-	TP_fast_assign(
-		__entry->vcpu_id = vcpu->vcpu_id;
-	),
-
-	TP_printk("vcpu %u", __entry->vcpu_id)
+	TP_printk("vcpu %u vector %d%s", __entry->vcpu_id, __entry->vector,
+		  __entry->missing ? " missing" : "")
 );
 
 /* The guest (un)registered a backing page. */
@@ -178,27 +153,6 @@ TRACE_EVENT(kvm_savic_register,
 	TP_printk("vcpu %u %s gpa 0x%llx for vcpu %u", __entry->vcpu_id,
 		  __entry->unregister ? "unregister" : "register",
 		  __entry->gpa, __entry->target_id)
-);
-
-/* The backing page was made present before guest mode, or couldn't be. */
-TRACE_EVENT(kvm_savic_load_page,
-	TP_PROTO(struct kvm_vcpu *vcpu, gpa_t gpa, int ret),
-	TP_ARGS(vcpu, gpa, ret),
-
-	TP_STRUCT__entry(
-		__field(unsigned int,	vcpu_id)
-		__field(u64,		gpa)
-		__field(int,		ret)
-	),
-
-	TP_fast_assign(
-		__entry->vcpu_id = vcpu->vcpu_id;
-		__entry->gpa	= gpa;
-		__entry->ret	= ret;
-	),
-
-	TP_printk("vcpu %u gpa 0x%llx ret %d", __entry->vcpu_id, __entry->gpa,
-		  __entry->ret)
 );
 
 #endif /* _TRACE_KVM_SAVIC_H */

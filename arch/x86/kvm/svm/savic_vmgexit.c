@@ -125,7 +125,7 @@ static bool savic_forward_ipi(struct kvm_vcpu *vcpu, u64 icr)
 	if (!savic_icr_is_valid(vcpu, icr))
 		return false;
 
-	vcpu->stat.savic_forwarded_ipis++;
+	vcpu->stat.savic_ipis++;
 	trace_kvm_savic_ipi(vcpu, icr, true);
 
 	return !kvm_x2apic_icr_write(vcpu->arch.apic, icr & ~APIC_ICR_BUSY);
@@ -150,18 +150,27 @@ void savic_level_taken(struct vcpu_svm *svm, unsigned long *vectors)
 }
 
 /* Return false if the vector doesn't wait for an EOI. */
-static bool savic_queue_eoi(struct savic *savic, int vector)
+static bool savic_queue_eoi(struct vcpu_svm *svm, int vector, bool missing)
 {
+	struct kvm_vcpu *vcpu = &svm->vcpu;
+	struct savic *savic = svm->savic;
+
 	__clear_bit(vector, savic->level_requested);
 	if (!test_and_clear_bit(vector, savic->level))
 		return false;
 
 	__set_bit(vector, savic->eoi);
+	vcpu->stat.savic_level_eois++;
+	vcpu->stat.savic_missing_eois += missing;
+	trace_kvm_savic_eoi(vcpu, vector, missing);
 	return true;
 }
 
-/* Queue EOIs for all of savic_level_taken().  Return true if there are any. */
-bool savic_queue_eois(struct vcpu_svm *svm)
+/*
+ * Queue EOIs for all of savic_level_taken().  The guest halted without them if
+ * @missing.  Return true if there are any.
+ */
+bool savic_queue_eois(struct vcpu_svm *svm, bool missing)
 {
 	DECLARE_BITMAP(vectors, KVM_NR_INTERRUPTS);
 	bool found = false;
@@ -169,7 +178,7 @@ bool savic_queue_eois(struct vcpu_svm *svm)
 
 	savic_level_taken(svm, vectors);
 	for_each_set_bit(v, vectors, KVM_NR_INTERRUPTS)
-		found |= savic_queue_eoi(svm->savic, v);
+		found |= savic_queue_eoi(svm, v, missing);
 
 	return found;
 }
@@ -188,8 +197,6 @@ int savic_send_eois(struct kvm_vcpu *vcpu)
 
 	for_each_set_bit(vector, savic->eoi, KVM_NR_INTERRUPTS) {
 		__clear_bit(vector, savic->eoi);
-		vcpu->stat.savic_level_eois++;
-		trace_kvm_savic_eoi(vcpu, vector);
 
 #ifdef CONFIG_KVM_IOAPIC
 		if (ioapic_in_kernel(vcpu->kvm)) {
@@ -216,22 +223,20 @@ int savic_send_eois(struct kvm_vcpu *vcpu)
 static int savic_eoi(struct kvm_vcpu *vcpu, int vector)
 {
 	struct vcpu_svm *svm = to_svm(vcpu);
-	struct savic *savic = svm->savic;
 	bool found;
 
 	if (vector >= 0)
-		found = savic_queue_eoi(savic, vector);
+		found = savic_queue_eoi(svm, vector, false);
 	else
-		found = savic_queue_eois(svm);
+		found = savic_queue_eois(svm, false);
 
 	/* An EOI with nothing in service is a nop, as in hardware. */
 	if (!found) {
-		vcpu->stat.savic_spurious_eois++;
-		trace_kvm_savic_eoi(vcpu, -1);
+		trace_kvm_savic_eoi(vcpu, -1, false);
 		return 1;
 	}
 
-	savic_guest_is_active(savic);
+	savic_guest_is_active(svm->savic);
 	return savic_send_eois(vcpu);
 }
 

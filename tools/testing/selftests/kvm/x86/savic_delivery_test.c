@@ -177,7 +177,7 @@ TEST_F_TIMEOUT(savic_delivery, nmi, TIMEOUT_SECS)
 	if (uc.cmd == UCALL_ABORT)
 		REPORT_GUEST_ASSERT(uc);
 	EXPECT_EQ(uc.cmd, UCALL_DONE);
-	EXPECT_EQ(vcpu_get_stat(vcpu, savic_nmis), NR_ROUNDS);
+	EXPECT_EQ(vcpu_get_stat(vcpu, nmi_injections), NR_ROUNDS);
 }
 
 SAVIC_TEST_HARNESS_MAIN

@@ -431,7 +431,7 @@ static void test_one_by_one(struct kvm_vcpu *vcpu, void (*send)(struct kvm_vcpu 
 		nr++;
 	}
 	TEST_ASSERT_EQ(nr, (u32)NR_ROUNDS);
-	TEST_ASSERT_EQ(vcpu_get_stat(vcpu, savic_nmis), (u64)NR_ROUNDS);
+	TEST_ASSERT_EQ(vcpu_get_stat(vcpu, nmi_injections), (u64)NR_ROUNDS);
 }
 
 TEST_F_TIMEOUT(savic_nmi, kvm_nmi, TIMEOUT_SECS)
@@ -480,7 +480,7 @@ TEST_F_TIMEOUT(savic_nmi, complete_in_handler, TIMEOUT_SECS)
 	send_kvm_nmi(self->vcpu);
 	send_kvm_nmi(self->vcpu);
 	EXPECT_FALSE(savic_vcpu_run(self->vcpu));
-	EXPECT_EQ(vcpu_get_stat(self->vcpu, savic_nmis), 2);
+	EXPECT_EQ(vcpu_get_stat(self->vcpu, nmi_injections), 2);
 }
 
 TEST_F_TIMEOUT(savic_nmi, denied, TIMEOUT_SECS)
@@ -494,7 +494,7 @@ TEST_F_TIMEOUT(savic_nmi, denied, TIMEOUT_SECS)
 		send_kvm_nmi(self->vcpu);
 	}
 	EXPECT_FALSE(savic_vcpu_run(self->vcpu));
-	EXPECT_EQ(vcpu_get_stat(self->vcpu, savic_nmis), 4);
+	EXPECT_EQ(vcpu_get_stat(self->vcpu, nmi_injections), 4);
 }
 
 TEST_F_TIMEOUT(savic_nmi, engine_off, TIMEOUT_SECS)
@@ -522,7 +522,7 @@ TEST_F_TIMEOUT(savic_nmi, engine_off_halted, TIMEOUT_SECS)
 		nr++;
 	}
 	EXPECT_EQ(nr, NR_ENGINE_ROUNDS);
-	EXPECT_EQ(vcpu_get_stat(self->vcpu, savic_nmis), NR_ENGINE_ROUNDS);
+	EXPECT_EQ(vcpu_get_stat(self->vcpu, nmi_injections), NR_ENGINE_ROUNDS);
 }
 
 TEST_F_TIMEOUT(savic_nmi, masked, TIMEOUT_SECS)

@@ -251,13 +251,15 @@ TEST_F_TIMEOUT(savic_notify, msi_running, TIMEOUT_SECS)
 {
 	struct kvm_vcpu *target = self->t.vcpus[TARGET];
 	struct notified n;
-	u64 i;
+	u64 nr_exits;
+	u32 i;
 
 	if (!start_on_two_cpus(&self->t, guest_sends_ipis))
 		SKIP(return, "Needs two CPUs");
-	for (i = 1; i <= NR_ROUNDS; i++) {
+	for (i = 0; i < NR_ROUNDS; i++) {
+		nr_exits = vcpu_get_stat(target, exits);
 		savic_send_msi(self->t.vm, TARGET, IPI_VECTOR);
-		while (vcpu_get_stat(target, savic_irr_requests) < i)
+		while (vcpu_get_stat(target, exits) == nr_exits)
 			sched_yield();
 	}
 	n = notified(target);

@@ -33,11 +33,13 @@
 
 /* Bits 0x51 and 0x82 of REQUESTED_IRR. */
 #define IRR_VECTOR \
-	"requested 0000000000000000:0000000000000000:0000000000020000:0000000000000000"
+	"irr 0000000000000000:0000000000000000:0000000000020000:0000000000000000"
 #define IRR_LEVEL_VECTOR \
-	"requested 0000000000000000:0000000000000004:0000000000000000:0000000000000000"
+	"irr 0000000000000000:0000000000000004:0000000000000000:0000000000000000"
+#define IRR_NONE \
+	"irr 0000000000000000:0000000000000000:0000000000000000:0000000000000000"
 #define IRR_BOTH_VECTORS \
-	"requested 0000000000000000:0000000000000004:0000000000020000:0000000000000000"
+	"irr 0000000000000000:0000000000000004:0000000000020000:0000000000000000"
 
 /* MSI data: level-triggered, asserted. */
 #define MSI_LEVEL		(BIT(15) | BIT(14))
@@ -92,7 +94,7 @@ static void trace_only(struct test_vm *t, const char * const *events)
 
 #define trace_only(t, ...) trace_only(t, (const char * const []) { __VA_ARGS__, NULL })
 
-/* What was recorded since the last call, each as "event: fields", without "kvm_(savic_)". */
+/* What was recorded since trace_only(), each as "event: fields", without "kvm_(savic_)". */
 static void trace_read(struct test_vm *t, struct events *events)
 {
 	static const char ours[] = "savic_", start[] = ": kvm_", timer[] = ": hrtimer_start: ";
@@ -123,16 +125,16 @@ static void trace_read(struct test_vm *t, struct events *events)
 		snprintf(events->text[events->nr++], sizeof(events->text[0]), "%s", event);
 	}
 	fclose(f);
-	trace_write(t, "trace", "");
 }
 
-/* These, and only these, were recorded.  Patterns are fnmatch()'s, the last one is NULL. */
+/* These, and only these, were recorded since then.  Patterns are fnmatch()'s, the last is NULL. */
 static void trace_expect(struct test_vm *t, const char * const *patterns)
 {
 	struct events e;
 	int i = 0, n;
 
 	trace_read(t, &e);
+	trace_write(t, "trace", "");
 	while (i < e.nr && patterns[i] && !fnmatch(patterns[i], e.text[i], 0))
 		i++;
 	if (i == e.nr && !patterns[i])
@@ -145,6 +147,17 @@ static void trace_expect(struct test_vm *t, const char * const *patterns)
 }
 
 #define trace_expect(t, ...) trace_expect(t, (const char * const []) { __VA_ARGS__, NULL })
+
+static int trace_count(struct test_vm *t, const char *pattern)
+{
+	struct events e;
+	int i, nr = 0;
+
+	trace_read(t, &e);
+	for (i = 0; i < e.nr; i++)
+		nr += !fnmatch(pattern, e.text[i], 0);
+	return nr;
+}
 
 FIXTURE_SETUP(savic_trace)
 {
@@ -203,17 +216,18 @@ TEST_F_TIMEOUT(savic_trace, second_nmi, TIMEOUT_SECS)
 
 	launch(t, guest_spins_until_stopped, NULL);
 	savic_vcpu_run_to_sync(t->vcpus[0]);
-	trace_only(t, "nmi");
+	trace_only(t, "request");
 	trace_write(t, "events/timer/hrtimer_start/enable", "1");
 	vcpu_ioctl(t->vcpus[0], KVM_NMI, NULL);
 	vcpu_ioctl(t->vcpus[0], KVM_NMI, NULL);
 	pthread_create(&thread, NULL, savic_vcpu_thread, t->vcpus[0]);
-	while (vcpu_get_stat(t->vcpus[0], savic_nmis) < 2)
+	while (trace_count(t, "request: *nmi") < 2)
 		usleep(100);
+	trace_write(t, "events/timer/hrtimer_start/enable", "0");
+	trace_expect(t, "request: vcpu 0 " IRR_NONE " nmi", "hrtimer_start: *function=savic_*",
+		     "request: vcpu 0 " IRR_NONE " nmi");
 	savic_send_msi(t->vm, 0, STOP_VECTOR);
 	pthread_join(thread, NULL);
-	trace_write(t, "events/timer/hrtimer_start/enable", "0");
-	trace_expect(t, "nmi: vcpu 0", "hrtimer_start: *function=savic_*", "nmi: vcpu 0");
 	kvm_vm_free(t->vm);
 }
 
@@ -239,12 +253,12 @@ TEST_F_TIMEOUT(savic_trace, posted, TIMEOUT_SECS)
 
 	launch(t, guest_posted, NULL);
 	savic_vcpu_run_to_sync(t->vcpus[0]);
-	trace_only(t, "post", "notify", "request_irr");
+	trace_only(t, "post", "notify", "request");
 
 	savic_send_msi(t->vm, 0, VECTOR);
 	trace_expect(t, "post: vcpu 0 vector 81 edge mode 0", "notify: vcpu 0 kick cpu [0-9]*");
 	savic_vcpu_run_to_sync(t->vcpus[0]);
-	trace_expect(t, "request_irr: vcpu 0 " IRR_VECTOR);
+	trace_expect(t, "request: vcpu 0 " IRR_VECTOR);
 	savic_vcpu_run_to_sync(t->vcpus[0]);
 	trace_expect(t, NULL);
 
@@ -253,7 +267,7 @@ TEST_F_TIMEOUT(savic_trace, posted, TIMEOUT_SECS)
 	trace_expect(t, "post: vcpu 0 vector 81 edge mode 0", "notify: vcpu 0 kick cpu [0-9]*",
 		     "post: vcpu 0 vector 130 level mode 0", "notify: vcpu 0 kick cpu [0-9]*");
 	savic_vcpu_run_to_sync(t->vcpus[0]);
-	trace_expect(t, "request_irr: vcpu 0 " IRR_BOTH_VECTORS);
+	trace_expect(t, "request: vcpu 0 " IRR_BOTH_VECTORS);
 
 	/* One that no APIC delivers is dropped, which is an event, too. */
 	savic_send_msi(t->vm, 0, 0xf);
@@ -282,15 +296,15 @@ TEST_F_TIMEOUT(savic_trace, discarded, TIMEOUT_SECS)
 
 	launch(t, guest_discards, NULL);
 	savic_vcpu_run_to_sync(t->vcpus[0]);
-	trace_only(t, "request_irr");
+	trace_only(t, "request");
 
 	savic_send_msi(t->vm, 0, VECTOR);
 	savic_vcpu_run_to_sync(t->vcpus[0]);
-	trace_expect(t, "request_irr: vcpu 0 " IRR_VECTOR);
+	trace_expect(t, "request: vcpu 0 " IRR_VECTOR);
 	savic_vcpu_run_to_sync(t->vcpus[0]);
 	savic_send_msi(t->vm, 0, LEVEL_VECTOR);
 	savic_vcpu_run_to_sync(t->vcpus[0]);
-	trace_expect(t, "request_irr: vcpu 0 " IRR_LEVEL_VECTOR);
+	trace_expect(t, "request: vcpu 0 " IRR_LEVEL_VECTOR);
 	finish(t, t->vcpus[0]);
 }
 
@@ -364,15 +378,10 @@ static void guest_sends_often(void)
 
 static bool trace_has(struct test_vm *t, const char *pattern)
 {
-	struct events e;
-	int i;
+	int nr = trace_count(t, pattern);
 
-	trace_read(t, &e);
-	for (i = 0; i < e.nr; i++) {
-		if (!fnmatch(pattern, e.text[i], 0))
-			return true;
-	}
-	return false;
+	trace_write(t, "trace", "");
+	return nr;
 }
 
 /* How a target that runs is notified, and that vCPU's mode (IN_GUEST_MODE). */
@@ -428,7 +437,7 @@ TEST_F_TIMEOUT(savic_trace, eoi, TIMEOUT_SECS)
 	vm_install_exception_handler(t->vm, LINE_VECTOR, savic_irq_handler);
 	launch(t, guest_eois, NULL);
 	savic_vcpu_run_to_sync(t->vcpus[0]);
-	trace_only(t, "eoi", "missing_eoi");
+	trace_only(t, "eoi");
 
 	savic_send_msi(t->vm, 0, MSI_LEVEL | LEVEL_VECTOR);
 	savic_vcpu_run_to_sync(t->vcpus[0]);
@@ -438,7 +447,7 @@ TEST_F_TIMEOUT(savic_trace, eoi, TIMEOUT_SECS)
 
 	kvm_irq_line(t->vm, LINE_GSI, 1);
 	savic_vcpu_run_to_sync(t->vcpus[0]);
-	trace_expect(t, "missing_eoi: vcpu 0 vector 131", "eoi: vcpu 0 vector 131");
+	trace_expect(t, "eoi: vcpu 0 vector 131 missing");
 	finish(t, t->vcpus[0]);
 }
 
@@ -458,12 +467,12 @@ TEST_F_TIMEOUT(savic_trace, nmi, TIMEOUT_SECS)
 	struct test_vm *t = &self->t;
 
 	launch(t, guest_nmi, NULL);
-	trace_only(t, "nmi");
+	trace_only(t, "request");
 	savic_vcpu_run_to_sync(t->vcpus[0]);
 
 	vcpu_ioctl(t->vcpus[0], KVM_NMI, NULL);
 	savic_vcpu_run_to_sync(t->vcpus[0]);
-	trace_expect(t, "nmi: vcpu 0");
+	trace_expect(t, "request: vcpu 0 " IRR_NONE " nmi");
 	finish(t, t->vcpus[0]);
 }
 
@@ -525,8 +534,6 @@ static void guest_pages(void)
 	GUEST_SYNC(savic_page_gpa(0));
 	savic_enable();
 	GUEST_SYNC(0);
-	/* Where the host has taken the page away. */
-	GUEST_SYNC(0);
 	savic_disable();
 	GUEST_SYNC(savic_page_gpa(TARGET));
 	GUEST_ASSERT_EQ(savic_register_page(TARGET, savic_page_gpa(TARGET), NULL), GHCB_OK);
@@ -550,24 +557,12 @@ TEST_F_TIMEOUT(savic_trace, page, TIMEOUT_SECS)
 	struct test_vm *t = &self->t;
 	struct kvm_vcpu *vcpu = t->vcpus[0];
 	gpa_t gpa, next;
-	int r;
 
 	launch(t, guest_pages, NULL);
 	gpa = savic_vcpu_run_to_sync(vcpu);
-	trace_only(t, "register", "load_page");
-	savic_vcpu_run_to_sync(vcpu);
-	trace_expect(t, event("register: vcpu 0 register gpa %#lx for vcpu 0", gpa),
-		     event("load_page: vcpu 0 gpa %#lx ret 0", gpa));
-
-	vm_mem_set_shared(t->vm, gpa, PAGE_SIZE);
-	r = _vcpu_run(vcpu);
-	TEST_ASSERT(r == -1 && errno == EFAULT, "KVM_RUN: %d, errno %d", r, errno);
-	trace_expect(t, event("load_page: vcpu 0 gpa %#lx ret -%d", gpa, EFAULT));
-	vm_mem_set_private(t->vm, gpa, PAGE_SIZE);
-	savic_vcpu_run_to_sync(vcpu);
-	trace_expect(t, event("load_page: vcpu 0 gpa %#lx ret 0", gpa));
-
 	trace_only(t, "register");
+	savic_vcpu_run_to_sync(vcpu);
+	trace_expect(t, event("register: vcpu 0 register gpa %#lx for vcpu 0", gpa));
 	next = savic_vcpu_run_to_sync(vcpu);
 	trace_expect(t, event("register: vcpu 0 unregister gpa %#lx for vcpu 0", gpa));
 	savic_vcpu_run_to_sync(vcpu);

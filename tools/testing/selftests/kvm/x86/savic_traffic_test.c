@@ -339,7 +339,7 @@ TEST_F_TIMEOUT(savic_nx, nx_huge_pages, TIMEOUT_SECS)
 	 * handled.  Three can't: the first MSI has been handled by then.
 	 */
 	for (i = 0; i < NR_VCPUS; i++)
-		EXPECT_GE(vcpu_get_stat(t.vcpus[i], savic_page_loads), NR_ROUNDS / 2);
+		EXPECT_GE(vcpu_get_stat(t.vcpus[i], pf_fixed), NR_ROUNDS / 2);
 	kvm_vm_free(t.vm);
 }
 

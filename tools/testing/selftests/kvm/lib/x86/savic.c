@@ -72,11 +72,11 @@ void savic_set_pages(struct kvm_vm *vm, gva_t gva, u32 nr_pages)
 
 static void report_wait(struct kvm_vcpu *vcpu, struct savic_wait *wait)
 {
-	ksft_print_msg("vCPU %u waits for vector %#x, %u of %u came; %s, %lu exits, %lu vectors posted, %lu times requested, %lu kicks, %lu doorbells, %lu wakes\n",
+	ksft_print_msg("vCPU %u waits for vector %#x, %u of %u came; %s, %lu exits, %lu vectors posted, %lu kicks, %lu doorbells, %lu wakes\n",
 		       vcpu->id, wait->vector, wait->seen, wait->wanted,
 		       vcpu_get_stat(vcpu, blocking) ? "halted" : "not halted",
 		       vcpu_get_stat(vcpu, exits), vcpu_get_stat(vcpu, savic_posted),
-		       vcpu_get_stat(vcpu, savic_irr_requests), vcpu_get_stat(vcpu, savic_kicks),
+		       vcpu_get_stat(vcpu, savic_kicks),
 		       vcpu_get_stat(vcpu, savic_doorbells), vcpu_get_stat(vcpu, savic_wakes));
 	fflush(stdout);
 }
