@@ -91,10 +91,9 @@ static int savic_handle_idle_hlt(struct kvm_vcpu *vcpu)
 	savic_level_taken(svm, taken);
 	eoi = !bitmap_empty(taken, KVM_NR_INTERRUPTS);
 
-	if (likely(!look && !eoi)) {
-		savic_look_later(savic);
+	savic_look_later(savic);
+	if (likely(!look && !eoi))
 		return 1;
-	}
 
 	if (!savic_may_retry(savic))
 		return 1;
