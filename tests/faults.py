@@ -155,10 +155,10 @@ FAULTS = [
     ("8", "only one of the users of a page is told that it goes", "savic_page_test of_two", [
         ("savic_page.c:savic_invalidate_range:\t\tfound = true;", "\t\tfound = true;\n\t\tif (M)\n\t\t\tbreak;")]),
     ("8", "a page that moved is looked for where it was", "savic_page_test moved", [
-        ("savic_page.c:savic_set_page:\tWRITE_ONCE(savic->gpa, gpa);",
-         "\tif (!M || !VALID_PAGE(gpa) || !VALID_PAGE(savic->gpa))\n\t\tWRITE_ONCE(savic->gpa, gpa);")]),
+        ("savic_page.c:savic_set_page:\tWRITE_ONCE(",
+         "\tif (!M || !VALID_PAGE(gpa) || !VALID_PAGE(to_svm(vcpu)->savic->gpa))\n\t\tWRITE_ONCE(")]),
     ("8", "a page isn't mapped when it is registered", "savic_page_test unassigned", [
-        ("savic_page.c:savic_set_page:\tkvm_make_request(", "\tif (!M)\n\t\tkvm_make_request(")]),
+        ("savic_page.c:savic_set_page:\tsavic_make_load_request(", "\tif (!M)\n\t\tsavic_make_load_request(")]),
     ("2 9", "a vCPU that sleeps doesn't look at the page that is registered for it",
      "savic_page_test registered_for_sleeper", [
         ("savic_page.c:savic_register:set_bit(SAVIC_LOOK_AGAIN", "if (!M)\n\t\t\tset_bit(SAVIC_LOOK_AGAIN")]),
@@ -258,6 +258,10 @@ FAULTS = [
         ("svm.c:svm_inject_exception:savic_active(vcpu)", "!M && savic_active(vcpu)")]),
     ("14", "exceptions go out without their error code", "sev_ghcb_test exceptions", [
         ("savic_vmgexit.c:savic_inject_exception:ex->has_error_code,", "!M && ex->has_error_code,")]),
+    ("14", "an exception without a GHCB is dropped", "savic_api_test exceptions", [
+        ("savic_vmgexit.c:savic_inject_exception:\t\tkvm_make_request(", "\t\tif (!M)\n\t\t\tkvm_make_request(")]),
+    ("14", "asynchronous page faults are enabled", "savic_api_test exceptions", [
+        ("msrs.c:kvm_pv_enable_async_pf:|| kvm_apic_is_hidden(vcpu))", "|| (!M && kvm_apic_is_hidden(vcpu)))")]),
     ("4", "IPIs with some reasons are refused", "savic_ipi_test all_reasons", [
         ("savic_vmgexit.c:savic_handle_vmgexit:if (!savic_forward_ipi(vcpu, info_1))",
          "if ((M && control->exit_info_2 >> 32 == 1) || !savic_forward_ipi(vcpu, info_1))")]),

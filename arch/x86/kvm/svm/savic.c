@@ -52,8 +52,8 @@ static bool __ro_after_init secure_avic = true;
 module_param(secure_avic, bool, 0444);
 
 /*
- * CPUID need not have AVIC, to which the doorbell belongs (15.29.8.2).  The MSR
- * may be there all the same.  A CPU that isn't in guest mode ignores it.
+ * The doorbell's MSR (15.29.8.2) may be there although CPUID doesn't report
+ * AVIC.  A doorbell has no effect on a CPU that isn't in guest mode.
  */
 static bool __init savic_probe_doorbell(void)
 {
@@ -128,13 +128,13 @@ void savic_init_vmcb(struct vcpu_svm *svm)
 	svm_clr_intercept(svm, TRAP_CR8_WRITE);
 }
 
-/* Hardware ignores the VMCB's bits of these names (15.36.21.2). */
-void savic_init_vmsa(struct vcpu_svm *svm, struct sev_es_save_area *save)
+/* VGIF and V_NMI_ENABLE are taken from the VMSA (15.36.21.2). */
+void savic_init_vmsa(struct sev_es_save_area *save)
 {
 	save->vintr_ctrl |= V_GIF_MASK | V_NMI_ENABLE_MASK;
 }
 
-/* The MSR permission map isn't used for x2APIC MSRs in Secure AVIC mode. */
+/* The guest's access to the MSR isn't KVM's business. */
 void savic_recalc_msr_intercepts(struct kvm_vcpu *vcpu)
 {
 	svm_disable_intercept_for_msr(vcpu, MSR_AMD64_SAVIC_CONTROL, MSR_TYPE_RW);
@@ -146,14 +146,14 @@ static enum hrtimer_restart savic_timer_fn(struct hrtimer *timer)
 
 	set_bit(SAVIC_LOOK_AGAIN, &savic->flags);
 
-	/* Sender's side, see savic_irq.c.  The vCPU may be about to block. */
+	/* Pairs with the vCPU's barrier, see savic_irq.c. */
 	smp_mb__after_atomic();
 	kvm_vcpu_kick(savic->vcpu);
 
 	return HRTIMER_NORESTART;
 }
 
-/* Return 0 if the VM isn't in Secure AVIC mode, too. */
+/* Does nothing unless the VM is in Secure AVIC mode. */
 int savic_vcpu_create(struct kvm_vcpu *vcpu)
 {
 	struct vcpu_svm *svm = to_svm(vcpu);
@@ -162,7 +162,7 @@ int savic_vcpu_create(struct kvm_vcpu *vcpu)
 	if (!savic_enabled_for_vm(vcpu->kvm))
 		return 0;
 
-	/* The timer, MSIs and IPIs take an APIC in the kernel. */
+	/* The timer, MSIs and IPIs need an APIC in the kernel. */
 	if (!irqchip_in_kernel(vcpu->kvm))
 		return -EINVAL;
 
@@ -173,7 +173,7 @@ int savic_vcpu_create(struct kvm_vcpu *vcpu)
 	savic->vcpu = vcpu;
 	savic->gpa = INVALID_PAGE;
 	hrtimer_setup(&savic->timer, savic_timer_fn, CLOCK_MONOTONIC,
-		      HRTIMER_MODE_ABS);
+		      HRTIMER_MODE_ABS_HARD);
 	svm->savic = savic;
 	static_branch_inc(&savic_used);
 

@@ -29,14 +29,14 @@ enum savic_notify {
 /* Bits of struct savic's flags. */
 enum savic_flag {
 	/*
-	 * Something waits for VMRUN: a vector in @pending, V_NMI_PENDING, or a
-	 * backing page that another vCPU changed. The vCPU must not block.
+	 * VMRUN is needed: for a vector in @pending, for V_NMI_PENDING, or for
+	 * a backing page that another vCPU changed.  The vCPU must not block.
 	 * Set by any CPU, cleared by the CPU that is about to VMRUN.
 	 */
 	SAVIC_LOOK_AGAIN,
 	/*
-	 * Forget the vectors that are in the VMCB and not taken.  Set by any
-	 * CPU, cleared by the CPU that is about to VMRUN.
+	 * Clear REQUESTED_IRR before VMRUN.  Set by any CPU, cleared by the CPU
+	 * that is about to VMRUN.
 	 */
 	SAVIC_DISCARD_IRR,
 };
@@ -53,12 +53,12 @@ struct savic {
 	DECLARE_BITMAP(pending, KVM_NR_INTERRUPTS);
 
 	/*
-	 * The VMCB had an NMI for the last VMRUN, or KVM holds another one: see
-	 * savic_complete_nmi().  Owned by the vCPU.
+	 * V_NMI_PENDING was set at the last VMRUN, or KVM holds a second NMI:
+	 * see savic_complete_nmi().  Owned by the vCPU.
 	 */
 	bool nmi_waits;
 
-	/* When KVM's NMI may go to hardware.  Owned by the vCPU. */
+	/* Earliest time to pass the second NMI.  Owned by the vCPU. */
 	ktime_t second_nmi;
 
 	/*
@@ -76,7 +76,7 @@ struct savic {
 	/* EOIs that the I/O APIC is still to get.  Owned by the vCPU. */
 	DECLARE_BITMAP(eoi, KVM_NR_INTERRUPTS);
 
-	/* Makes the vCPU VMRUN later, see savic_run_at(). */
+	/* For retries, the second NMI and savic_idle_look_ms. */
 	struct hrtimer timer;
 
 	/* See savic_may_retry().  Owned by the vCPU. */
@@ -92,26 +92,25 @@ struct savic {
 	gpa_t gpa;
 
 	/*
-	 * VMSAs that the guest asked for are counted.  These are the numbers of
-	 * the VMSA that the vCPU runs on, of the last one that was asked for,
-	 * and of the last one that @gpa is for.  Protected by snp_vmsa_mutex,
-	 * as all below.
+	 * Numbers of VMSAs, in the order in which the guest requested them: the
+	 * one that the vCPU runs on, the last one requested, and the one that
+	 * @gpa is registered for.  Protected by snp_vmsa_mutex, as all below.
 	 */
 	u64 vmsa_current;
 	u64 vmsa_asked;
 	u64 page_vmsa;
 
-	/* The vCPU changes to the VMSA that was asked for at INIT. */
+	/* CREATE_ON_INIT is pending: discard vectors at the INIT. */
 	bool discard_at_init;
 };
 
-#ifdef CONFIG_KVM_AMD_SEV
 DECLARE_STATIC_KEY_FALSE(savic_used);
 
 /* Costs next to nothing as long as no vCPU is in Secure AVIC mode. */
 static __always_inline bool savic_active(struct kvm_vcpu *vcpu)
 {
-	return static_branch_unlikely(&savic_used) && to_svm(vcpu)->savic;
+	return IS_ENABLED(CONFIG_KVM_AMD_SEV) &&
+	       static_branch_unlikely(&savic_used) && to_svm(vcpu)->savic;
 }
 
 /* savic.c */
@@ -119,7 +118,7 @@ bool __init savic_hardware_setup(bool snp_enabled);
 bool savic_enabled_for_vm(struct kvm *kvm);
 int savic_vm_init(struct kvm *kvm);
 void savic_init_vmcb(struct vcpu_svm *svm);
-void savic_init_vmsa(struct vcpu_svm *svm, struct sev_es_save_area *save);
+void savic_init_vmsa(struct sev_es_save_area *save);
 void savic_recalc_msr_intercepts(struct kvm_vcpu *vcpu);
 int savic_vcpu_create(struct kvm_vcpu *vcpu);
 void savic_vcpu_free(struct kvm_vcpu *vcpu);
@@ -159,10 +158,10 @@ void savic_inject_exception(struct kvm_vcpu *vcpu);
 /* savic_halt.c */
 int savic_handle_hlt(struct kvm_vcpu *vcpu);
 
-/* Make the vCPU VMRUN at some time. */
+/* Make the vCPU VMRUN at @time, and not at another time that was set before. */
 static inline void savic_run_at(struct savic *savic, ktime_t time)
 {
-	hrtimer_start(&savic->timer, time, HRTIMER_MODE_ABS);
+	hrtimer_start(&savic->timer, time, HRTIMER_MODE_ABS_HARD);
 }
 
 /* Tell the guest, by one of GHCB_ERR_*, that its request isn't valid. */
@@ -173,8 +172,8 @@ static inline void savic_refuse(struct vcpu_svm *svm, u64 error)
 }
 
 /*
- * The guest handles its level-triggered lines: it EOI'd one, or accessed MMIO,
- * as an I/O APIC's registers are.  See savic_may_retry().
+ * Reset the limit of savic_may_retry(): the guest EOI'd a level-triggered
+ * vector, or accessed MMIO, e.g. an I/O APIC.
  */
 static __always_inline void savic_guest_is_active(struct savic *savic)
 {
@@ -182,17 +181,15 @@ static __always_inline void savic_guest_is_active(struct savic *savic)
 }
 
 /*
- * The vCPU is about to VMRUN on this CPU, with IRQs disabled and mode
- * IN_GUEST_MODE.  Nothing between here and VMRUN can fail.
- *
- * Return 0.  pre_sev_run() ends with it, and with a jump to savic_request().
+ * Hand pending vectors and NMIs to hardware.  Called with IRQs disabled and
+ * mode IN_GUEST_MODE, by the CPU that is about to VMRUN.  Always returns 0.
  */
 static __always_inline int savic_prepare_vmrun(struct vcpu_svm *svm)
 {
 	if (unlikely(READ_ONCE(svm->savic->flags)))
 		return savic_request(svm);
 
-	/* VMRUN brings no new vector, see savic_forget_deadline(). */
+	/* See savic_forget_deadline(). */
 	svm->vcpu.arch.apic->lapic_timer.expired_tscdeadline = 0;
 	return 0;
 }
@@ -203,21 +200,5 @@ static __always_inline void savic_complete_vmrun(struct vcpu_svm *svm)
 	if (unlikely(svm->savic->nmi_waits))
 		savic_complete_nmi(svm);
 }
-#else
-static __always_inline bool savic_active(struct kvm_vcpu *vcpu)
-{
-	return false;
-}
-
-static inline void savic_deliver_interrupt(struct kvm_vcpu *vcpu, int trig_mode,
-					   int vector) {}
-static inline void savic_inject_exception(struct kvm_vcpu *vcpu) {}
-static inline bool savic_interrupt_blocked(struct kvm_vcpu *vcpu) { return false; }
-static inline bool savic_nmi_allowed(struct kvm_vcpu *vcpu) { return false; }
-static inline void savic_complete_vmrun(struct vcpu_svm *svm) {}
-static inline int savic_handle_hlt(struct kvm_vcpu *vcpu) { return 1; }
-static inline int savic_handle_npf(struct kvm_vcpu *vcpu) { return 1; }
-static inline void savic_reload_page(struct kvm_vcpu *vcpu) {}
-#endif
 
 #endif /* __KVM_X86_SVM_SAVIC_H */

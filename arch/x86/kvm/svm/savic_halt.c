@@ -9,15 +9,13 @@
  *     engine was off at that time.  The guest may have turned it on since, and
  *     halted.  So run the vCPU again (APM vol. 2, 15.36.21.2).
  *
- *   - EOIs of level-triggered vectors.  The vCPU executed HLT, so it isn't
- *     handling an interrupt.  A level-triggered vector that hardware has taken,
- *     and that is neither pending nor EOI'd, was dropped by ALLOWED_IRR, or the
- *     guest EOI'd it without a VMGEXIT because TMR doesn't say that it is
- *     level-triggered.  KVM takes the HLT as the EOI, otherwise the line would
- *     stay blocked.
+ *   - EOIs of level-triggered vectors.  A vector that VMRUN has taken and that
+ *     has no EOI was dropped by ALLOWED_IRR, or EOI'd without a VMGEXIT as TMR
+ *     is clear.  KVM assumes that a vCPU in HLT has no interrupt in service,
+ *     and EOIs the vector.  Otherwise the line would stay blocked.
  *
- * Both may be of no use, so a vCPU gets only so many of these attempts at once,
- * and more at intervals that double.
+ * Neither may help, so attempts are limited: SAVIC_MAX_RETRIES at once, then at
+ * intervals that double.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -30,8 +28,8 @@
 #include "savic.h"
 
 /*
- * have a halted vCPU evaluate its backing page again after so many ms, in case
- * that hardware said too early that nothing was pending; 0: never
+ * wake a halted vCPU after so many ms, in case that hardware reported Idle HLT
+ * although something was pending; 0: never
  */
 static unsigned int savic_idle_look_ms = 100;
 module_param(savic_idle_look_ms, uint, 0644);
@@ -40,7 +38,7 @@ module_param(savic_idle_look_ms, uint, 0644);
 #define SAVIC_RETRY_MIN		(10 * NSEC_PER_MSEC)
 #define SAVIC_RETRY_MAX		(160 * NSEC_PER_MSEC)
 
-/* If the vCPU must not retry now, then the timer wakes it as soon as it may. */
+/* Return false if the limit is reached.  Then the timer wakes the vCPU. */
 static bool savic_may_retry(struct savic *savic)
 {
 	ktime_t now = ktime_get();
@@ -66,7 +64,7 @@ static bool savic_may_retry(struct savic *savic)
 	return true;
 }
 
-/* Wakeups don't stop the timer, so frequent halts cost next to nothing. */
+/* The timer runs on if the vCPU wakes up, as starting it is expensive. */
 static void savic_look_later(struct savic *savic)
 {
 	unsigned int ms = READ_ONCE(savic_idle_look_ms);

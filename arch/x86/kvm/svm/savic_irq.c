@@ -6,8 +6,8 @@
  * moves them to the VMCB.  VMRUN takes them if the engine is on, otherwise they
  * stay in the VMCB for the next VMRUN.
  *
- * A sender sets the vector in @pending, or the guest has written the target's
- * backing page.  Then the sender sets SAVIC_LOOK_AGAIN, and reads the mode:
+ * A sender sets a bit in @pending, or the guest has written the target's
+ * backing page.  The sender then sets SAVIC_LOOK_AGAIN and reads vcpu->mode:
  *
  *        sender                              vCPU
  *        ------                              ----
@@ -25,16 +25,17 @@
  *
  * On entry (look-again-vs-entry): the vCPU sets IN_GUEST_MODE, has a full
  * barrier, and reads the flag.  Either the vCPU sees the flag, or the sender
- * sees IN_GUEST_MODE and sends an IPI, which ends guest mode at once.
+ * sees IN_GUEST_MODE.  A kick then ends guest mode.  A doorbell that comes
+ * before VMRUN has no effect, but VMRUN evaluates the backing page.
  *
  * Before VMRUN (look-again-vs-vmrun): the vCPU clears the flag, has a full
  * barrier, and reads @pending and, by VMRUN, the backing page.  A sender that
- * comes too late for that sets the flag once more.
+ * sets a vector after that also sets the flag again, for the next VMRUN.
  *
  * Names in parentheses are those of litmus tests in
- * Documentation/litmus-tests/kvm.  NMIs from the host and AP Creation are
- * requests to a vCPU, for which KVM's own rules are the same
- * (nmi-before-request, nmi-vs-entry, nmi-vs-sleep, ap-creation-vs-sleep).
+ * Documentation/litmus-tests/kvm.  NMIs from the host and AP Creation use KVM's
+ * requests (nmi-before-request, nmi-vs-entry, nmi-vs-sleep,
+ * ap-creation-vs-sleep).
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -57,7 +58,7 @@ module_param(savic_doorbell, bool, 0444);
 /* A local APIC never delivers vectors below 16. */
 #define SAVIC_FIRST_VECTOR	16
 
-/* Hardware holds one NMI, KVM another one, see savic_complete_nmi(). */
+/* See savic_complete_nmi(). */
 #define SAVIC_SECOND_NMI_DELAY	(5 * NSEC_PER_MSEC)
 
 static void savic_notify(struct kvm_vcpu *vcpu, enum savic_notify how)
@@ -108,7 +109,7 @@ void savic_deliver_interrupt(struct kvm_vcpu *vcpu, int trig_mode, int vector)
 	smp_mb__after_atomic();
 	set_bit(SAVIC_LOOK_AGAIN, &savic->flags);
 
-	/* Sender's side. */
+	/* Pairs with the vCPU's barrier, see the top of this file. */
 	smp_mb__after_atomic();
 
 	atomic64_inc(&vcpu->stat.savic_posted);
@@ -125,10 +126,10 @@ void savic_look_again(struct kvm_vcpu *vcpu, bool nmi)
 {
 	set_bit(SAVIC_LOOK_AGAIN, &to_svm(vcpu)->savic->flags);
 
-	/* Sender's side. */
+	/* Pairs with the vCPU's barrier, see the top of this file. */
 	smp_mb__after_atomic();
 
-	/* A vCPU that is its own target is on its way to VMRUN. */
+	/* The sender itself is about to VMRUN. */
 	if (vcpu == kvm_get_running_vcpu())
 		savic_notify(vcpu, SAVIC_NOTIFY_NONE);
 	else if (nmi)
@@ -140,8 +141,8 @@ void savic_look_again(struct kvm_vcpu *vcpu, bool nmi)
 }
 
 /*
- * Must the vCPU run, although it is halted?  KVM can't know whether the guest
- * accepts an interrupt.  If it doesn't, then the wakeup is spurious.
+ * Return true if a halted vCPU must VMRUN.  The wakeup is spurious if the guest
+ * masks the interrupt, which KVM can't see.
  *
  * The vCPU's full barrier is smp_mb__after_srcu_read_lock() in
  * vcpu_enter_guest() if it just halted, and set_current_state() in
@@ -159,9 +160,8 @@ bool savic_dy_has_interrupt(struct kvm_vcpu *vcpu)
 }
 
 /*
- * KVM doesn't see whether interrupts are masked.  They don't run vCPUs that
- * have to be started first: those without a VMSA, those that wait for INIT or
- * SIPI, and those in AP Reset Hold.
+ * Interrupts don't wake a vCPU that has no VMSA, that waits for INIT or SIPI,
+ * or that is in AP Reset Hold.  KVM doesn't see whether the guest masks them.
  */
 bool savic_interrupt_blocked(struct kvm_vcpu *vcpu)
 {
@@ -174,8 +174,8 @@ bool savic_interrupt_blocked(struct kvm_vcpu *vcpu)
 }
 
 /*
- * Must the vCPU run for an NMI, although it is halted?  Not if VMRUN didn't
- * take the previous one: hardware can't hold a second one.
+ * Return true if a halted vCPU must run for an NMI.  It must not if VMRUN
+ * didn't take the previous one, as hardware can't hold a second one.
  */
 bool savic_nmi_allowed(struct kvm_vcpu *vcpu)
 {
@@ -184,8 +184,8 @@ bool savic_nmi_allowed(struct kvm_vcpu *vcpu)
 }
 
 /*
- * Discard the vectors that were posted and that hardware hasn't taken.  Called
- * by any CPU, so the VMCB is left to the vCPU.
+ * Discard the vectors that were posted and that hardware hasn't taken.
+ * Callable on any CPU, the vCPU itself clears REQUESTED_IRR.
  */
 void savic_discard_vectors(struct savic *savic)
 {
@@ -208,7 +208,7 @@ static void savic_discard_irr(struct vcpu_svm *svm)
 	control->update_irr = 0;
 	memset(control->requested_irr, 0, sizeof(control->requested_irr));
 
-	/* No guest will EOI these, so let savic_handle_idle_hlt() do it. */
+	/* The guest won't EOI these, savic_handle_idle_hlt() does. */
 	for (i = 0; i < SAVIC_WORDS; i++)
 		savic->level_requested[i] = READ_ONCE(savic->level[i]);
 }
@@ -239,7 +239,7 @@ static bool savic_request_irr(struct vcpu_svm *svm)
 
 /*
  * KVM's timer fires before a TSC deadline, and KVM waits for the rest of that
- * time before VMRUN.  Don't wait if VMRUN doesn't bring the timer's vector.
+ * time before VMRUN.  Don't wait unless the timer's vector is in REQUESTED_IRR.
  */
 static void savic_forget_deadline(struct vcpu_svm *svm)
 {
@@ -287,10 +287,10 @@ int savic_request(struct vcpu_svm *svm)
 }
 
 /*
- * See whether VMRUN took the NMI, and when KVM's second one can follow.
- * Hardware merges the two if the guest hasn't taken the first one yet, which
- * KVM can't see.  So the second one follows an exit that the guest caused, or
- * comes after SAVIC_SECOND_NMI_DELAY.
+ * VMRUN clears V_NMI_PENDING when it takes an NMI.  KVM can't see whether the
+ * guest took it too, and hardware merges a second one if it didn't.  So pass
+ * the second one after the next exit that isn't an interrupt's, or after
+ * SAVIC_SECOND_NMI_DELAY.
  */
 void savic_complete_nmi(struct vcpu_svm *svm)
 {

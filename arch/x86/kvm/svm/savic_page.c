@@ -7,18 +7,18 @@
  * KVM keeps the page that the guest registered mapped while the vCPU is in
  * guest mode:
  *
- *   - Whoever zaps the mapping first makes KVM_REQ_VMSA_PAGE_RELOAD and waits
- *     for the vCPU to leave guest mode, all with mmu_lock held for write.
+ *   - Before a mapping is zapped, KVM makes KVM_REQ_VMSA_PAGE_RELOAD, and waits
+ *     for the vCPU to leave guest mode.  mmu_lock is held for write.
  *   - The vCPU services the request before it enters guest mode, as for the
  *     page of its VMSA: it takes the fault on behalf of hardware.  That takes
  *     mmu_lock, i.e. waits for the zap.
- *   - Whoever registers another page changes savic->gpa like a zap: with
- *     mmu_lock held for write, and after the vCPU has left guest mode.
+ *   - savic->gpa changes in the same way, and mmu_lock is released only after
+ *     the vCPU has left guest mode.
  *
- * A page belongs to one VMSA, and the registration ends with that VMSA: to the
- * current one if the vCPU registers the page itself, to the next one that the
- * guest asks for if another vCPU does, which the current one uses until then
- * (ap-creation-vs-destruction).
+ * A page is registered for one VMSA.  If the vCPU registers it, that is the
+ * current VMSA.  If another vCPU registers it, that is the VMSA of the next AP
+ * Creation, but the current one may use the page until then.  The registration
+ * ends when the vCPU leaves that VMSA (ap-creation-vs-destruction).
  *
  * Section numbers are of the AMD64 APM vol. 2, rev. 3.44.
  */
@@ -39,13 +39,13 @@
  */
 #define SAVIC_NPF_NOT_RESTARTABLE	BIT_ULL(63)
 
-/* Have @vcpus leave guest mode, and load their pages before they go back. */
+/*
+ * Wait until @vcpus have left guest mode.  A vCPU that is entering sees the
+ * request after it has set IN_GUEST_MODE, and goes back (zap-vs-entry).
+ * kvm_make_request_and_kick() wouldn't wait if another kick is on its way.
+ */
 static void savic_make_load_requests(struct kvm *kvm, unsigned long *vcpus)
 {
-	/*
-	 * This request waits.  A vCPU that isn't in guest mode sees the request
-	 * after it has set IN_GUEST_MODE, and goes back (zap-vs-entry).
-	 */
 	kvm_make_vcpus_request_mask(kvm, KVM_REQ_VMSA_PAGE_RELOAD, vcpus);
 }
 
@@ -58,20 +58,19 @@ static void savic_make_load_request(struct kvm_vcpu *vcpu)
 	savic_make_load_requests(vcpu->kvm, vcpus);
 }
 
-/* Hardware may be using the old page until the vCPU has left guest mode. */
+/*
+ * Hardware may be using the old page until the vCPU has left guest mode, and
+ * nobody zaps that before mmu_lock is released.  The request comes after the
+ * GPA (register-vs-load).
+ */
 static void savic_set_page(struct kvm_vcpu *vcpu, gpa_t gpa)
 {
-	struct savic *savic = to_svm(vcpu)->savic;
 	struct kvm *kvm = vcpu->kvm;
 
 	write_lock(&kvm->mmu_lock);
-	if (VALID_PAGE(savic->gpa))
-		savic_make_load_request(vcpu);
-	WRITE_ONCE(savic->gpa, gpa);
+	WRITE_ONCE(to_svm(vcpu)->savic->gpa, gpa);
+	savic_make_load_request(vcpu);
 	write_unlock(&kvm->mmu_lock);
-
-	/* Orders the GPA before the request (register-vs-load). */
-	kvm_make_request(KVM_REQ_VMSA_PAGE_RELOAD, vcpu);
 }
 
 /*
@@ -91,7 +90,7 @@ static bool savic_register(struct kvm_vcpu *vcpu, struct kvm_vcpu *target)
 
 	switch (action) {
 	case SVM_VMGEXIT_SAVIC_REGISTER_GPA:
-		/* Whether the page is there is checked before each entry. */
+		/* savic_load_page() checks that the page is there. */
 		if (!page_address_valid(vcpu, gpa) ||
 		    !kvm_mem_is_private(vcpu->kvm, gpa_to_gfn(gpa)))
 			return false;
@@ -117,10 +116,10 @@ static bool savic_register(struct kvm_vcpu *vcpu, struct kvm_vcpu *target)
 				 action == SVM_VMGEXIT_SAVIC_UNREGISTER_GPA);
 
 	if (target != vcpu) {
-		/* @target may have halted with something that waits for it. */
+		/* @target may have halted with vectors that wait. */
 		set_bit(SAVIC_LOOK_AGAIN, &savic->flags);
 
-		/* Sender's side, see savic_irq.c (look-again-vs-sleep). */
+		/* Pairs with the vCPU's barrier, see savic_irq.c. */
 		smp_mb__after_atomic();
 		kvm_vcpu_kick(target);
 	}
@@ -135,7 +134,7 @@ int savic_handle_register(struct kvm_vcpu *vcpu)
 	struct kvm_vcpu *target = vcpu;
 
 	if (apic_id != SVM_VMGEXIT_SAVIC_SELF_GPA) {
-		/* x2APIC IDs are vCPU IDs, and have 32 bits. */
+		/* The x2APIC ID is the vCPU ID, RAX can have any value. */
 		target = NULL;
 		if (apic_id < KVM_MAX_VCPU_IDS)
 			target = kvm_get_vcpu_by_id(vcpu->kvm, apic_id);
@@ -228,11 +227,9 @@ int savic_load_page(struct kvm_vcpu *vcpu)
 	case -EAGAIN:
 		/*
 		 * An invalidation is in progress, or a memslot is being
-		 * deleted.  The latter waits for SRCU readers.
+		 * deleted.  vcpu_enter_guest() comes back for the request, and
+		 * drops SRCU before that.
 		 */
-		kvm_vcpu_srcu_read_unlock(vcpu);
-		cond_resched();
-		kvm_vcpu_srcu_read_lock(vcpu);
 		return 0;
 	case -EIO:
 	case -ENOMEM:
@@ -263,12 +260,9 @@ int savic_handle_npf(struct kvm_vcpu *vcpu)
 }
 
 /*
- * A guest asked for another VMSA for @vcpu, or for none.  Vectors that were
- * posted before are not for the new VMSA.  The old VMSA goes on until the vCPU
- * leaves guest mode, or until the INIT.
- *
- * Called after the request for the new VMSA was made.  The vCPU can't get back
- * to guest mode on the old one.
+ * The guest requested another VMSA for @vcpu, or none, and KVM has made
+ * KVM_REQ_UPDATE_PROTECTED_GUEST_STATE.  Discard the vectors for the old VMSA.
+ * With CREATE_ON_INIT the old VMSA runs on until the INIT.
  */
 void savic_request_vmsa(struct kvm_vcpu *vcpu, unsigned int request)
 {
@@ -283,6 +277,7 @@ void savic_request_vmsa(struct kvm_vcpu *vcpu, unsigned int request)
 	if (savic->discard_at_init)
 		return;
 
+	/* The old VMSA must not take what is posted for the new one. */
 	savic_make_load_request(vcpu);
 	savic_discard_vectors(savic);
 }

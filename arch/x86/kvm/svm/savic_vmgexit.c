@@ -2,15 +2,14 @@
 /*
  * Secure AVIC: what a guest asks the host for by VMGEXIT.
  *
- * An invalid request gets one of GHCB_ERR_*, the guest decides what that means
- * to it. sev_handle_vmgexit() has checked the GHCB's common fields.
+ * An invalid request is answered by one of GHCB_ERR_*.  sev_handle_vmgexit()
+ * has checked the GHCB's common fields.
  *
  * Section numbers are of the AMD64 APM vol. 2, rev. 3.44.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/kvm_host.h>
-#include <linux/nospec.h>
 
 #include <asm/apic.h>
 
@@ -21,7 +20,6 @@
 #include "svm.h"
 #include "savic.h"
 #include "savic_trace.h"
-#include "trace.h"
 
 /* Fields of AVIC_NOACCEL's exit information (15.29.9.2). */
 #define SAVIC_NOACCEL_WRITE		BIT_ULL(32)
@@ -30,8 +28,8 @@
 
 /*
  * Hardware doesn't deliver INIT, SIPI and SMI in Secure AVIC mode.  ExtINT and
- * the reserved modes aren't valid in an ICR at all.  In xAPIC mode KVM would
- * take the destination for that of an xAPIC.
+ * the reserved modes aren't valid in an ICR at all.  The destination is that of
+ * an x2APIC.
  */
 static bool savic_icr_is_valid(struct kvm_vcpu *vcpu, u64 icr)
 {
@@ -51,15 +49,10 @@ static bool savic_icr_is_valid(struct kvm_vcpu *vcpu, u64 icr)
 /* As savic_look_again(), for the vCPU that has the x2APIC ID, if any. */
 static void savic_look_again_by_id(struct kvm *kvm, u32 id, bool nmi)
 {
-	struct kvm_apic_map *map = rcu_dereference(kvm->arch.apic_map);
-	struct kvm_lapic *apic;
+	struct kvm_vcpu *vcpu = kvm_get_vcpu_by_id(kvm, id);
 
-	if (!map || id > map->max_apic_id)
-		return;
-
-	apic = map->phys_map[array_index_nospec(id, map->max_apic_id + 1)];
-	if (apic)
-		savic_look_again(apic->vcpu, nmi);
+	if (vcpu)
+		savic_look_again(vcpu, nmi);
 }
 
 static void savic_look_again_at_dest(struct kvm *kvm, u64 icr, bool nmi)
@@ -67,8 +60,6 @@ static void savic_look_again_at_dest(struct kvm *kvm, u64 icr, bool nmi)
 	unsigned long members;
 	u32 dest = icr >> 32;
 	int i;
-
-	guard(rcu)();
 
 	if (!(icr & APIC_DEST_LOGICAL)) {
 		savic_look_again_by_id(kvm, dest, nmi);
@@ -82,8 +73,8 @@ static void savic_look_again_at_dest(struct kvm *kvm, u64 icr, bool nmi)
 }
 
 /*
- * The guest has put an IPI into the targets' backing pages.  It has chosen the
- * target of a lowest priority IPI as well, which KVM doesn't know.
+ * The guest has written the IPI to the targets' backing pages.  Notify all of a
+ * lowest priority IPI's destinations, as KVM doesn't know which one it chose.
  *
  * Return false if the ICR value isn't valid.
  */
@@ -114,9 +105,8 @@ static bool savic_send_ipi(struct kvm_vcpu *vcpu, u64 icr)
 }
 
 /*
- * The guest forwards an IPI as it got it from hardware, i.e. has not written
- * any backing page.  Send the IPI as an interrupt from the host, which is
- * delivered if the target allows it.
+ * The guest passes on a write of ICR that hardware didn't handle.  No backing
+ * page was written.  Send the IPI as an interrupt from the host.
  *
  * Return false if the ICR value isn't valid.
  */
@@ -128,12 +118,12 @@ static bool savic_forward_ipi(struct kvm_vcpu *vcpu, u64 icr)
 	vcpu->stat.savic_ipis++;
 	trace_kvm_savic_ipi(vcpu, icr, true);
 
-	return !kvm_x2apic_icr_write(vcpu->arch.apic, icr & ~APIC_ICR_BUSY);
+	return !kvm_x2apic_icr_write(vcpu->arch.apic, icr);
 }
 
 /*
- * The level-triggered vectors that hardware has taken and that are not EOI'd.
- * These don't include vectors that are on their way to the guest.
+ * The level-triggered vectors that VMRUN has taken from REQUESTED_IRR and that
+ * are not EOI'd.
  */
 void savic_level_taken(struct vcpu_svm *svm, unsigned long *vectors)
 {
@@ -167,8 +157,8 @@ static bool savic_queue_eoi(struct vcpu_svm *svm, int vector, bool missing)
 }
 
 /*
- * Queue EOIs for all of savic_level_taken().  The guest halted without them if
- * @missing.  Return true if there are any.
+ * Queue EOIs for all of savic_level_taken().  @missing if the vCPU halted
+ * without them.  Return true if there are any.
  */
 bool savic_queue_eois(struct vcpu_svm *svm, bool missing)
 {
@@ -240,57 +230,26 @@ static int savic_eoi(struct kvm_vcpu *vcpu, int vector)
 	return savic_send_eois(vcpu);
 }
 
-/* Userspace's MSR filter doesn't apply, as for any access to an x2APIC MSR. */
-static int savic_emulate_x2apic_msr(struct kvm_vcpu *vcpu, u32 msr, bool write,
-				    u64 data)
-{
-	int r;
-
-	if (write) {
-		r = kvm_x2apic_msr_write(vcpu, msr, data);
-		if (r)
-			trace_kvm_msr_write_ex(msr, data);
-		else
-			trace_kvm_msr_write(msr, data);
-	} else {
-		r = kvm_x2apic_msr_read(vcpu, msr, &data);
-		if (r) {
-			trace_kvm_msr_read_ex(msr);
-		} else {
-			trace_kvm_msr_read(msr, data);
-			vcpu->arch.regs[VCPU_REGS_RAX] = (u32)data;
-			vcpu->arch.regs[VCPU_REGS_RDX] = data >> 32;
-		}
-	}
-
-	if (r)
-		svm_vmgexit_inject_exception(to_svm(vcpu), GP_VECTOR, true, 0);
-	return 1;
-}
-
 /*
  * Handle an RDMSR or WRMSR (SVM_EXIT_MSR).
  *
- * Before the engine is on, all accesses to x2APIC registers come here, and
- * KVM's APIC has all of them.  After that the guest asks for those that aren't
- * in its backing page:  KVM's APIC has the LVTs and the timer.  Only ICR and
- * EOI have another meaning once the guest has a backing page.
+ * KVM's APIC has all x2APIC registers until the guest has a backing page, and
+ * after that those that aren't in it, the timer and the other LVTs.  Writes of
+ * ICR and EOI then say what the guest has done to backing pages.
  */
 int savic_handle_msr_vmgexit(struct kvm_vcpu *vcpu)
 {
 	struct vcpu_svm *svm = to_svm(vcpu);
-	u32 msr = vcpu->arch.regs[VCPU_REGS_RCX];
-	bool write = svm->vmcb->control.exit_info_1;
 	u64 data = (u32)vcpu->arch.regs[VCPU_REGS_RAX] |
 		   (u64)(u32)vcpu->arch.regs[VCPU_REGS_RDX] << 32;
 
-	if (msr < APIC_BASE_MSR || msr > APIC_BASE_MSR + 0xff)
-		return write ? kvm_emulate_wrmsr(vcpu) : kvm_emulate_rdmsr(vcpu);
+	if (!svm->vmcb->control.exit_info_1)
+		return kvm_emulate_rdmsr(vcpu);
 
-	if (!write || !VALID_PAGE(READ_ONCE(svm->savic->gpa)))
-		return savic_emulate_x2apic_msr(vcpu, msr, write, data);
+	if (!VALID_PAGE(READ_ONCE(svm->savic->gpa)))
+		return kvm_emulate_wrmsr(vcpu);
 
-	switch (msr) {
+	switch ((u32)vcpu->arch.regs[VCPU_REGS_RCX]) {
 	case X2APIC_MSR(APIC_ICR):
 		if (!savic_send_ipi(vcpu, data))
 			savic_refuse(svm, GHCB_ERR_INVALID_INPUT);
@@ -302,7 +261,7 @@ int savic_handle_msr_vmgexit(struct kvm_vcpu *vcpu)
 		}
 		return savic_eoi(vcpu, -1);
 	default:
-		return savic_emulate_x2apic_msr(vcpu, msr, write, data);
+		return kvm_emulate_wrmsr(vcpu);
 	}
 }
 
@@ -322,7 +281,7 @@ int savic_handle_vmgexit(struct kvm_vcpu *vcpu)
 			break;
 		return 1;
 	case SVM_EXIT_AVIC_UNACCELERATED_ACCESS:
-		/* The exit information has no value for other registers. */
+		/* The exit information has a value for EOI only. */
 		if ((info_1 & SAVIC_NOACCEL_OFFSET_MASK) != APIC_EOI ||
 		    !(info_1 & SAVIC_NOACCEL_WRITE))
 			break;
@@ -336,16 +295,17 @@ int savic_handle_vmgexit(struct kvm_vcpu *vcpu)
 }
 
 /*
- * Hardware ignores EVENTINJ.  KVM queues exceptions only while it handles a
- * VMGEXIT, so they go out in SW_EXITINFO1 and 2 (GHCB, "Exception injection").
+ * Hardware ignores EVENTINJ, so exceptions go out in SW_EXITINFO1 and 2 (GHCB,
+ * "Exception injection").  The GHCB's MSR protocol has no way to say that.
  */
 void savic_inject_exception(struct kvm_vcpu *vcpu)
 {
 	struct kvm_queued_exception *ex = &vcpu->arch.exception;
 	struct vcpu_svm *svm = to_svm(vcpu);
 
-	if (KVM_BUG_ON(!svm->sev_es.ghcb, vcpu->kvm))
-		return;
-
-	svm_vmgexit_inject_exception(svm, ex->vector, ex->has_error_code, ex->error_code);
+	if (svm->sev_es.ghcb)
+		svm_vmgexit_inject_exception(svm, ex->vector, ex->has_error_code,
+					     ex->error_code);
+	else
+		kvm_make_request(KVM_REQ_TRIPLE_FAULT, vcpu);
 }

@@ -229,6 +229,40 @@ TEST_F_TIMEOUT(savic_api, injected_events, TIMEOUT_SECS)
 	EXPECT_FALSE(savic_vcpu_run(self->vcpu));
 }
 
+static void guest_faults(void)
+{
+	struct ghcb_request cpuid = {
+		.exit_code = SVM_EXIT_CPUID,
+		.reg[GHCB_XCR0] = 1,
+		.reg[GHCB_CPL] = 3,
+		.valid = BIT(GHCB_RAX) | BIT(GHCB_RCX) | BIT(GHCB_XCR0) | BIT(GHCB_CPL),
+	};
+
+	savic_enable();
+	/* KVM would have #PFs for the guest at any time, although CPUID doesn't say so. */
+	GUEST_ASSERT_EQ(ghcb_wrmsr(MSR_KVM_ASYNC_PF_EN, KVM_ASYNC_PF_ENABLED |
+				   KVM_ASYNC_PF_SEND_ALWAYS), GHCB_EXCEPTION);
+	GUEST_ASSERT_EQ(ghcb_wrmsr(MSR_KVM_ASYNC_PF_EN, 0), GHCB_OK);
+
+	GUEST_ASSERT_EQ(ghcb_wrmsr(MSR_MISC_FEATURES_ENABLES,
+				   MSR_MISC_FEATURES_ENABLES_CPUID_FAULT), GHCB_OK);
+	GUEST_ASSERT_EQ(ghcb_vmgexit(&cpuid), GHCB_EXCEPTION);
+	GUEST_ASSERT_EQ(cpuid.exit_info_2 & 0xff, GP_VECTOR);
+
+	/* The #GP of this CPUID can't be reported. */
+	ghcb_msr_protocol(GHCB_MSR_CPUID_REQ);
+	GUEST_FAIL("CPUID works at CPL 3");
+}
+
+/* Exceptions that KVM has for the guest, with and without a GHCB. */
+TEST_F_TIMEOUT(savic_api, exceptions, TIMEOUT_SECS)
+{
+	vcpu_arch_set_entry_point(self->vcpu, guest_faults);
+	vm_sev_launch(self->vm, snp_default_policy(), NULL);
+	vcpu_run(self->vcpu);
+	TEST_ASSERT_KVM_EXIT_REASON(self->vcpu, KVM_EXIT_SHUTDOWN);
+}
+
 static void guest_halted(void)
 {
 	savic_enable();

@@ -387,6 +387,7 @@ static bool trace_has(struct test_vm *t, const char *pattern)
 /* How a target that runs is notified, and that vCPU's mode (IN_GUEST_MODE). */
 TEST_F_TIMEOUT(savic_trace, running, TIMEOUT_SECS)
 {
+	bool doorbell = kvm_get_module_param_bool("kvm_amd", "savic_doorbell");
 	struct test_vm *t = &self->t;
 	pthread_t thread;
 
@@ -398,7 +399,8 @@ TEST_F_TIMEOUT(savic_trace, running, TIMEOUT_SECS)
 	trace_only(t, "notify");
 	do {
 		savic_vcpu_run_to_sync(t->vcpus[SENDER]);
-	} while (!trace_has(t, "notify: vcpu 1 doorbell cpu [0-9]*"));
+	} while (!trace_has(t, doorbell ? "notify: vcpu 1 doorbell cpu [0-9]*" :
+					  "notify: vcpu 1 kick cpu [0-9]*"));
 
 	/* One that isn't allowed, the sender counts the other's interrupts. */
 	trace_only(t, "post");
