@@ -78,8 +78,8 @@ FAULTS = [
     ("8", "the vCPU whose index is the ID loses the page", "savic_ipi_test pages", [
         ("savic_page.c:savic_invalidate_range:__set_bit(i, vcpus);", "__set_bit(M ? vcpu->vcpu_id : i, vcpus);")]),
     ("4", "a bad ICR by MSR is called a bad register", "savic_ipi_test refused", [
-        ("savic_vmgexit.c:savic_handle_msr_vmgexit:\t\t\tsavic_refuse(svm, GHCB_ERR_INVALID_INPUT);",
-         "\t\t\tsavic_refuse(svm, M ? GHCB_ERR_MISSING_INPUT : GHCB_ERR_INVALID_INPUT);")]),
+        ("savic_vmgexit.c:savic_handle_msr_vmgexit:\tsavic_refuse(svm, GHCB_ERR_INVALID_INPUT);",
+         "\tsavic_refuse(svm, M ? GHCB_ERR_MISSING_INPUT : GHCB_ERR_INVALID_INPUT);")]),
     ("4", "INIT, SIPI and SMI by ICR are accepted", "savic_ipi_test refused", [
         ("savic_vmgexit.c:savic_send_ipi:!savic_icr_is_valid(vcpu, icr)",
          "!savic_icr_is_valid(vcpu, M ? icr & ~(u64)APIC_MODE_MASK : icr)")]),
@@ -95,7 +95,7 @@ FAULTS = [
     ("11", "an EOI by MSR is ignored", "savic_level_test two_lines", [
         ("savic_vmgexit.c:savic_handle_msr_vmgexit:return savic_eoi(vcpu, -1);", "return M ? 1 : savic_eoi(vcpu, -1);")]),
     ("3", "an EOI with reserved bits is accepted", "savic_msr_test vmgexit_engine_on", [
-        ("savic_vmgexit.c:savic_handle_msr_vmgexit:if (data)", "if (data && !M)")]),
+        ("savic_vmgexit.c:savic_handle_msr_vmgexit:if (!data)", "if (!data || M)")]),
     ("3", "AVIC_NOACCEL of any register is an EOI", "savic_msr_test noaccel", [
         ("savic_vmgexit.c:savic_handle_vmgexit:(info_1 & SAVIC_NOACCEL_OFFSET_MASK) != APIC_EOI",
          "(!M && (info_1 & SAVIC_NOACCEL_OFFSET_MASK) != APIC_EOI)")]),

@@ -10,6 +10,7 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/kvm_host.h>
+#include <linux/nospec.h>
 
 #include <asm/apic.h>
 
@@ -46,11 +47,20 @@ static bool savic_icr_is_valid(struct kvm_vcpu *vcpu, u64 icr)
 	}
 }
 
-/* As savic_look_again(), for the vCPU that has the x2APIC ID, if any. */
+/*
+ * As savic_look_again(), for the vCPU that has the x2APIC ID, if any.  The map
+ * costs the same for any number of vCPUs, but may lack a vCPU.
+ */
 static void savic_look_again_by_id(struct kvm *kvm, u32 id, bool nmi)
 {
-	struct kvm_vcpu *vcpu = kvm_get_vcpu_by_id(kvm, id);
+	struct kvm_apic_map *map = rcu_dereference(kvm->arch.apic_map);
+	struct kvm_lapic *apic = NULL;
+	struct kvm_vcpu *vcpu;
 
+	if (map && id <= map->max_apic_id)
+		apic = map->phys_map[array_index_nospec(id, map->max_apic_id + 1)];
+
+	vcpu = apic ? apic->vcpu : kvm_get_vcpu_by_id(kvm, id);
 	if (vcpu)
 		savic_look_again(vcpu, nmi);
 }
@@ -60,6 +70,8 @@ static void savic_look_again_at_dest(struct kvm *kvm, u64 icr, bool nmi)
 	unsigned long members;
 	u32 dest = icr >> 32;
 	int i;
+
+	guard(rcu)();
 
 	if (!(icr & APIC_DEST_LOGICAL)) {
 		savic_look_again_by_id(kvm, dest, nmi);
@@ -239,30 +251,29 @@ static int savic_eoi(struct kvm_vcpu *vcpu, int vector)
  */
 int savic_handle_msr_vmgexit(struct kvm_vcpu *vcpu)
 {
+	u32 msr = vcpu->arch.regs[VCPU_REGS_RCX];
 	struct vcpu_svm *svm = to_svm(vcpu);
-	u64 data = (u32)vcpu->arch.regs[VCPU_REGS_RAX] |
-		   (u64)(u32)vcpu->arch.regs[VCPU_REGS_RDX] << 32;
+	u64 data;
 
 	if (!svm->vmcb->control.exit_info_1)
 		return kvm_emulate_rdmsr(vcpu);
 
-	if (!VALID_PAGE(READ_ONCE(svm->savic->gpa)))
+	if ((msr != X2APIC_MSR(APIC_ICR) && msr != X2APIC_MSR(APIC_EOI)) ||
+	    !VALID_PAGE(READ_ONCE(svm->savic->gpa)))
 		return kvm_emulate_wrmsr(vcpu);
 
-	switch ((u32)vcpu->arch.regs[VCPU_REGS_RCX]) {
-	case X2APIC_MSR(APIC_ICR):
-		if (!savic_send_ipi(vcpu, data))
-			savic_refuse(svm, GHCB_ERR_INVALID_INPUT);
+	data = (u32)vcpu->arch.regs[VCPU_REGS_RAX] |
+	       (u64)(u32)vcpu->arch.regs[VCPU_REGS_RDX] << 32;
+
+	if (msr == X2APIC_MSR(APIC_EOI)) {
+		if (!data)
+			return savic_eoi(vcpu, -1);
+	} else if (savic_send_ipi(vcpu, data)) {
 		return 1;
-	case X2APIC_MSR(APIC_EOI):
-		if (data) {
-			savic_refuse(svm, GHCB_ERR_INVALID_INPUT);
-			return 1;
-		}
-		return savic_eoi(vcpu, -1);
-	default:
-		return kvm_emulate_wrmsr(vcpu);
 	}
+
+	savic_refuse(svm, GHCB_ERR_INVALID_INPUT);
+	return 1;
 }
 
 /* Handle the VMGEXITs that are specific to Secure AVIC. */
