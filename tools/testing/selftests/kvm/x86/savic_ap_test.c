@@ -82,12 +82,9 @@ static void guest_creator(void)
 		GUEST_ASSERT_EQ(snp_ap_destroy(1), GHCB_OK);
 
 		/* To nobody, but not an error. */
-		GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), 1ull << 32 | IPI_VECTOR),
-				GHCB_OK);
-		GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), APIC_DEST_ALLBUT | IPI_VECTOR),
-				GHCB_OK);
-		GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), 1ull << 32 | APIC_DM_NMI),
-				GHCB_OK);
+		savic_wrmsr(APIC_ICR, 1ull << 32 | IPI_VECTOR);
+		savic_wrmsr(APIC_ICR, APIC_DEST_ALLBUT | IPI_VECTOR);
+		savic_wrmsr(APIC_ICR, 1ull << 32 | APIC_DM_NMI);
 
 		snp_vmsa_prepare(round, guest_ap, round + 1);
 		GUEST_ASSERT_EQ(snp_ap_create(1, round), GHCB_OK);
@@ -297,7 +294,7 @@ static void guest_bad_requests(void)
 				       features & ~SVM_SEV_FEAT_SECURE_AVIC), GHCB_OK);
 
 	/* Not there, and never was. */
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), 7ull << 32 | IPI_VECTOR), GHCB_OK);
+	savic_wrmsr(APIC_ICR, 7ull << 32 | IPI_VECTOR);
 
 	wrmsr(X2APIC_MSR(APIC_SELF_IPI), IPI_VECTOR);
 	sti_nop_cli();
@@ -443,8 +440,7 @@ static void guest_cell_ap(u64 cell)
 
 static void send_to_ap(u32 mode)
 {
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), 1ull << 32 | APIC_INT_ASSERT | mode),
-			GHCB_OK);
+	savic_wrmsr(APIC_ICR, 1ull << 32 | APIC_INT_ASSERT | mode);
 }
 
 static void order_registration(u32 cell)

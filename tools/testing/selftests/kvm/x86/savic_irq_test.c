@@ -198,7 +198,7 @@ static void guest_extint(void)
 	write_port(PIC1_DATA, 0x04);
 	write_port(PIC1_DATA, 0x01);
 	write_port(PIC1_DATA, 0x00);
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_LVT0), APIC_DM_EXTINT), GHCB_OK);
+	savic_wrmsr(APIC_LVT0, APIC_DM_EXTINT);
 	savic_allow_vector(PIC_BASE_VECTOR + PIC_GSI);
 	GUEST_SYNC(0);
 	savic_settle();
@@ -264,14 +264,13 @@ static void guest_stress_target(void)
 {
 	guest_setup();
 	ioapic_setup();
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_TDCR), 0xb), GHCB_OK);
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_LVTT),
-				   APIC_LVT_TIMER_PERIODIC | TIMER_VECTOR), GHCB_OK);
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_TMICT), 5000000), GHCB_OK);
+	savic_wrmsr(APIC_TDCR, 0xb);
+	savic_wrmsr(APIC_LVTT, APIC_LVT_TIMER_PERIODIC | TIMER_VECTOR);
+	savic_wrmsr(APIC_TMICT, 5000000);
 	GUEST_SYNC(0);
 
 	savic_wait_for_irqs(STOP_VECTOR, 1);
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_TMICT), 0), GHCB_OK);
+	savic_wrmsr(APIC_TMICT, 0);
 
 	/* Each sender waits for its own, so that none can coalesce with the one before. */
 	while (!READ_ONCE(sender_done))
@@ -310,7 +309,7 @@ static void guest_error(void)
 
 	guest_setup();
 	savic_allow_vector(ERROR_VECTOR);
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_LVTERR), ERROR_VECTOR), GHCB_OK);
+	savic_wrmsr(APIC_LVTERR, ERROR_VECTOR);
 	GUEST_ASSERT_EQ(ghcb_vmgexit(&illegal_ipi), GHCB_OK);
 	GUEST_SYNC(0);
 	savic_settle();
@@ -363,14 +362,6 @@ static void launch(struct test_vm *t, void *guest_code)
 {
 	vcpu_arch_set_entry_point(t->vcpus[0], guest_code);
 	vm_sev_launch(t->vm, snp_default_policy(), NULL);
-}
-
-static void signal_level(struct test_vm *t)
-{
-	u64 one = 1;
-
-	TEST_ASSERT(write(t->irqfd, &one, sizeof(one)) == sizeof(one),
-		    "Writing to the irqfd failed, errno %d", errno);
 }
 
 /* How often KVM saw an EOI since last time. */
@@ -429,7 +420,7 @@ static void test_level(struct test_vm *t, void *guest_code)
 		TEST_ASSERT(savic_vcpu_run(t->vcpus[0]), "Guest ended in round %d", i);
 		TEST_ASSERT_EQ(nr_resamples(t), i ? 1ul : 0ul);
 		if (i < NR_ROUNDS)
-			signal_level(t);
+			savic_signal_eventfd(t->irqfd);
 	}
 	TEST_ASSERT(!savic_vcpu_run(t->vcpus[0]), "Unexpected GUEST_SYNC()");
 }
@@ -453,7 +444,7 @@ TEST_F_TIMEOUT(savic_irq, ioapic_level_denied, TIMEOUT_SECS)
 
 	launch(&self->t, guest_level_denied);
 	EXPECT_TRUE(savic_vcpu_run(vcpu));
-	signal_level(&self->t);
+	savic_signal_eventfd(self->t.irqfd);
 
 	/* The guest halts, with nothing to wake it but what comes after the EOI. */
 	pthread_create(&thread, NULL, savic_vcpu_thread_to_sync, vcpu);
@@ -462,7 +453,7 @@ TEST_F_TIMEOUT(savic_irq, ioapic_level_denied, TIMEOUT_SECS)
 	savic_send_msi(self->t.vm, 0, STOP_VECTOR);
 	pthread_join(thread, NULL);
 
-	signal_level(&self->t);
+	savic_signal_eventfd(self->t.irqfd);
 	EXPECT_TRUE(savic_vcpu_run(vcpu));
 	EXPECT_EQ(1, nr_resamples(&self->t));
 	EXPECT_FALSE(savic_vcpu_run(vcpu));
@@ -553,7 +544,7 @@ TEST_F_TIMEOUT(savic_irq, ioapic_level_shared, TIMEOUT_SECS)
 		pthread_create(&threads[i], NULL, savic_vcpu_thread, t->vcpus[i]);
 
 	for (i = 1; i <= NR_ROUNDS; i++) {
-		signal_level(t);
+		savic_signal_eventfd(t->irqfd);
 		wait_for_vector(LEVEL_VECTOR, 2 * i);
 		EXPECT_EQ(nr_resamples(t), 2);
 	}
@@ -591,7 +582,7 @@ TEST_F_TIMEOUT(savic_irq, stress, TIMEOUT_SECS)
 		if (i % 4 == 0)
 			pthread_kill(target, SIGUSR1);
 
-		signal_level(&self->t);
+		savic_signal_eventfd(self->t.irqfd);
 		savic_send_msi(vm, 0, MSI_VECTOR);
 		kvm_irq_line(vm, EDGE_GSI, 1);
 		kvm_irq_line(vm, EDGE_GSI, 0);

@@ -27,8 +27,6 @@
 #define LINE_VECTOR(n)		(0x81 - 0x10 * (n))
 #define WAKE_VECTOR		0x51
 
-#define MSI_LEVEL		(BIT(15) | BIT(14))
-
 #define NR_ROUNDS		20
 
 /* Only to end a test that hangs. */
@@ -288,7 +286,7 @@ static void guest_eoi_before_taken(void)
 	savic_set_vector(0, APIC_TMR, LINE_VECTOR(0));
 	savic_set_vector(0, SAVIC_ALLOWED_IRR, LINE_VECTOR(0));
 	GUEST_SYNC(1);
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_EOI), 0), GHCB_OK);
+	savic_wrmsr(APIC_EOI, 0);
 	GUEST_SYNC(2);
 
 	savic_enable();
@@ -396,10 +394,7 @@ static void launch(struct test_vm *t, void *guest_code)
 /* The line stays asserted until KVM sees an EOI. */
 static void assert_line(struct test_vm *t, int n)
 {
-	u64 one = 1;
-
-	TEST_ASSERT(write(t->irqfd[n], &one, sizeof(one)) == sizeof(one),
-		    "Writing to irqfd %d failed, errno %d", n, errno);
+	savic_signal_eventfd(t->irqfd[n]);
 }
 
 /* An irqfd's work is done by another thread. */

@@ -38,7 +38,7 @@ static u32 nr_ready;
 
 static void send_icr(u64 icr)
 {
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), icr), GHCB_OK);
+	savic_wrmsr(APIC_ICR, icr);
 }
 
 /* As firmware does with all vCPUs but the first, until the OS starts them. */
@@ -141,10 +141,9 @@ static void guest_busy(u32 id)
 	while (READ_ONCE(nr_ready) < NR_VCPUS)
 		sti_nop_cli();
 
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_TDCR), 0xb), GHCB_OK);
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_LVTT),
-				   APIC_LVT_TIMER_PERIODIC | TIMER_VECTOR), GHCB_OK);
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_TMICT), 1000000), GHCB_OK);
+	savic_wrmsr(APIC_TDCR, 0xb);
+	savic_wrmsr(APIC_LVTT, APIC_LVT_TIMER_PERIODIC | TIMER_VECTOR);
+	savic_wrmsr(APIC_TMICT, 1000000);
 	for (;;) {
 		savic_send_ipi((id + 1) % NR_VCPUS, IPI_VECTOR);
 		send_icr(APIC_DEST_ALLBUT | APIC_DM_NMI);

@@ -290,13 +290,13 @@ static void guest_two_apics(void)
 
 	/* TPR is accelerated, and KVM's has no effect. */
 	wrmsr(X2APIC_MSR(APIC_TASKPRI), 0x20);
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_TASKPRI), 0xf0), GHCB_OK);
+	savic_wrmsr(APIC_TASKPRI, 0xf0);
 	check_rdmsr(APIC_TASKPRI, 0x20);
 	wrmsr(X2APIC_MSR(APIC_SELF_IPI), VECTOR);
 	sti_nop_cli();
 	GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), 1u);
 	wrmsr(X2APIC_MSR(APIC_TASKPRI), 0xf0);
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_TASKPRI), 0x10), GHCB_OK);
+	savic_wrmsr(APIC_TASKPRI, 0x10);
 	wrmsr(X2APIC_MSR(APIC_SELF_IPI), VECTOR);
 	savic_settle();
 	GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), 1u);
@@ -308,7 +308,7 @@ static void guest_two_apics(void)
 
 	/* These trap: an instruction writes both, a VMGEXIT KVM's only. */
 	wrmsr(X2APIC_MSR(APIC_SPIV), APIC_SPIV_APIC_ENABLED | 0xfe);
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_SPIV), APIC_SPIV_APIC_ENABLED | 0xaf), GHCB_OK);
+	savic_wrmsr(APIC_SPIV, APIC_SPIV_APIC_ENABLED | 0xaf);
 	check_rdmsr(APIC_SPIV, APIC_SPIV_APIC_ENABLED | 0xfe);
 	GUEST_ASSERT_EQ(ghcb_rdmsr(X2APIC_MSR(APIC_SPIV), &val), GHCB_OK);
 	GUEST_ASSERT_EQ(val, (u64)(APIC_SPIV_APIC_ENABLED | 0xaf));
@@ -318,12 +318,12 @@ static void guest_two_apics(void)
 	wrmsr(X2APIC_MSR(APIC_LVTT), VECTOR);
 	wrmsr(X2APIC_MSR(APIC_TMICT), 1000);
 	savic_wait_for_irqs(VECTOR, 3);
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_TDCR), 0), GHCB_OK);
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_TMICT), 2000), GHCB_OK);
+	savic_wrmsr(APIC_TDCR, 0);
+	savic_wrmsr(APIC_TMICT, 2000);
 	savic_wait_for_irqs(VECTOR, 4);
 	check_rdmsr(APIC_TDCR, 0xb);
 	check_rdmsr(APIC_TMICT, 1000);
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_LVTT), APIC_LVT_MASKED | VECTOR), GHCB_OK);
+	savic_wrmsr(APIC_LVTT, APIC_LVT_MASKED | VECTOR);
 	check_rdmsr(APIC_LVTT, VECTOR);
 	GUEST_DONE();
 }

@@ -250,7 +250,7 @@ static void guest_own_nmis(void)
 
 	/* Linux' way. */
 	savic_write(0, SAVIC_NMI_REQ, 1);
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), APIC_DEST_SELF | APIC_DM_NMI), GHCB_OK);
+	savic_wrmsr(APIC_ICR, APIC_DEST_SELF | APIC_DM_NMI);
 	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), ++nr);
 
 	/* Hardware sends no NMIs: #VC, and KVM does. */
@@ -301,10 +301,9 @@ static void guest_lint0(void)
 	GUEST_ASSERT_EQ(READ_ONCE(nr_nmis), 0u);
 
 	/* Waiting takes no exit, and with the handler's VMGEXITs none is interrupted. */
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_LVT0), APIC_DM_NMI), GHCB_OK);
+	savic_wrmsr(APIC_LVT0, APIC_DM_NMI);
 	wait_for_nmis(NR_TICKS);
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_LVT0), APIC_LVT_MASKED | APIC_DM_NMI),
-			GHCB_OK);
+	savic_wrmsr(APIC_LVT0, APIC_LVT_MASKED | APIC_DM_NMI);
 
 	/* One more may have been on its way. */
 	settle();
@@ -342,7 +341,7 @@ static void send_nmi(u64 icr, u32 targets)
 		if (targets & BIT(id))
 			savic_write(id, SAVIC_NMI_REQ, 1);
 	}
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), icr | APIC_DM_NMI), GHCB_OK);
+	savic_wrmsr(APIC_ICR, icr | APIC_DM_NMI);
 	for (id = 0; id <= NR_TARGETS; id++) {
 		while (targets & BIT(id) && savic_nr_nmis(id) == before[id])
 			cpu_relax();

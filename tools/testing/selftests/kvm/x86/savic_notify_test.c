@@ -66,7 +66,7 @@ static void guest_halts(void)
 
 static void send_ipi(u64 icr)
 {
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), icr), GHCB_OK);
+	savic_wrmsr(APIC_ICR, icr);
 }
 
 static void send_nmi(u32 target)

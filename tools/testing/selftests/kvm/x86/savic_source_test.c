@@ -40,9 +40,6 @@
 #define IRQFD_GSI		24
 #define LEVEL_IRQFD_GSI		25
 
-/* MSI data: level-triggered, asserted. */
-#define MSI_LEVEL		(BIT(15) | BIT(14))
-
 /* Vectors below are reserved, a local APIC has none of them. */
 #define FIRST_VECTOR		16
 
@@ -199,14 +196,6 @@ struct test_vm {
 	u32 nr_sent;
 };
 
-static void signal_eventfd(int fd)
-{
-	u64 one = 1;
-
-	TEST_ASSERT(write(fd, &one, sizeof(one)) == sizeof(one),
-		    "Writing to an eventfd failed, errno %d", errno);
-}
-
 static void send_msi(struct test_vm *t)
 {
 	savic_send_msi(t->vm, 0, MSI_VECTOR);
@@ -214,7 +203,7 @@ static void send_msi(struct test_vm *t)
 
 static void send_irqfd(struct test_vm *t)
 {
-	signal_eventfd(t->irqfd);
+	savic_signal_eventfd(t->irqfd);
 }
 
 static void send_edge(struct test_vm *t)
@@ -235,7 +224,7 @@ static void send_resampled(struct test_vm *t)
 {
 	u64 nr = vcpu_get_stat(t->vcpu, savic_posted);
 
-	signal_eventfd(t->resampled_irqfd);
+	savic_signal_eventfd(t->resampled_irqfd);
 	while (vcpu_get_stat(t->vcpu, savic_posted) == nr)
 		sched_yield();
 }
@@ -247,7 +236,7 @@ static void send_level_msi(struct test_vm *t)
 
 static void send_level_irqfd(struct test_vm *t)
 {
-	signal_eventfd(t->level_irqfd);
+	savic_signal_eventfd(t->level_irqfd);
 }
 
 struct source {
@@ -479,28 +468,13 @@ static void check_one_by_one(struct test_vm *t, const struct source *sources, bo
 	check_eois(t, split);
 }
 
-/* The first CPUs that the test may use, returns how many there are. */
-static int get_cpus(int cpu[], int nr)
-{
-	cpu_set_t possible;
-	int i, n = 0;
-
-	TEST_ASSERT(!sched_getaffinity(0, sizeof(possible), &possible),
-		    "sched_getaffinity() failed, errno %d", errno);
-	for (i = 0; i < CPU_SETSIZE && n < nr; i++) {
-		if (CPU_ISSET(i, &possible))
-			cpu[n++] = i;
-	}
-	return n;
-}
-
 TEST_F_TIMEOUT(savic_source, running, TIMEOUT_SECS)
 {
 	struct test_vm *t = &self->t;
 	pthread_t thread;
 	int cpu[2];
 
-	if (get_cpus(cpu, 2) < 2)
+	if (savic_get_cpus(cpu, 2) < 2)
 		SKIP(return, "Needs two CPUs");
 	pin_self_to_cpu(cpu[0]);
 	launch(t, guest_spins);
@@ -516,7 +490,7 @@ TEST_F_TIMEOUT(savic_source, preempted, TIMEOUT_SECS)
 	pthread_t thread;
 	int cpu;
 
-	get_cpus(&cpu, 1);
+	savic_get_cpus(&cpu, 1);
 	pin_self_to_cpu(cpu);
 	launch(t, guest_spins);
 	pthread_create(&thread, NULL, run_to_end, t);

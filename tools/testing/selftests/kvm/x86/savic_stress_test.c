@@ -62,14 +62,6 @@ static void host_wait_for_nmi(u32 target, u32 nr)
 		usleep(50);
 }
 
-static void signal_eventfd(int fd)
-{
-	u64 one = 1;
-
-	TEST_ASSERT(write(fd, &one, sizeof(one)) == sizeof(one),
-		    "Writing to an eventfd failed, errno %d", errno);
-}
-
 static void host_msi(struct kvm_random_state *rng, u32 target)
 {
 	u32 nr = account(target, MSI_VECTOR);
@@ -100,7 +92,7 @@ static void host_irqfd(struct kvm_random_state *rng, u32 target)
 {
 	u32 nr = account(target, IRQFD_VECTOR);
 
-	signal_eventfd(msi_fd[target]);
+	savic_signal_eventfd(msi_fd[target]);
 	host_wait(target, IRQFD_VECTOR, nr);
 	account_use(KIND_IRQFD);
 }
@@ -123,7 +115,7 @@ static void host_level(struct kvm_random_state *rng, u32 target)
 	u64 eois;
 
 	if (has_resampler(target)) {
-		signal_eventfd(level_fd[target]);
+		savic_signal_eventfd(level_fd[target]);
 		host_wait(target, vector, nr);
 		TEST_ASSERT(poll(&pfd, 1, -1) == 1, "poll() failed, errno %d", errno);
 		TEST_ASSERT(read(pfd.fd, &eois, sizeof(eois)) == sizeof(eois),
@@ -320,18 +312,13 @@ static void setup_vm(u32 seed)
 /* More vCPUs than CPUs, on any host. */
 static void use_few_cpus(void)
 {
-	cpu_set_t possible, used;
-	int cpu, nr = 0;
+	int i, nr, cpus[NR_CPUS_USED];
+	cpu_set_t used;
 
-	TEST_ASSERT(!sched_getaffinity(0, sizeof(possible), &possible),
-		    "sched_getaffinity() failed, errno %d", errno);
 	CPU_ZERO(&used);
-	for (cpu = 0; cpu < CPU_SETSIZE && nr < NR_CPUS_USED; cpu++) {
-		if (CPU_ISSET(cpu, &possible)) {
-			CPU_SET(cpu, &used);
-			nr++;
-		}
-	}
+	nr = savic_get_cpus(cpus, NR_CPUS_USED);
+	for (i = 0; i < nr; i++)
+		CPU_SET(cpus[i], &used);
 	TEST_ASSERT(!sched_setaffinity(0, sizeof(used), &used),
 		    "sched_setaffinity() failed, errno %d", errno);
 }

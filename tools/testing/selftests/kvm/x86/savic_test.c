@@ -183,11 +183,6 @@ static void guest_msi_engine_off(void)
 	GUEST_DONE();
 }
 
-static void timer_write(u32 reg, u64 val)
-{
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(reg), val), GHCB_OK);
-}
-
 static void guest_timer(void)
 {
 	u64 val;
@@ -196,17 +191,17 @@ static void guest_timer(void)
 	savic_enable();
 	savic_allow_vector(ALLOWED_VECTOR);
 
-	timer_write(APIC_TDCR, 0xb);
-	timer_write(APIC_LVTT, APIC_LVT_TIMER_ONESHOT | ALLOWED_VECTOR);
-	timer_write(APIC_TMICT, 100000);
+	savic_wrmsr(APIC_TDCR, 0xb);
+	savic_wrmsr(APIC_LVTT, APIC_LVT_TIMER_ONESHOT | ALLOWED_VECTOR);
+	savic_wrmsr(APIC_TMICT, 100000);
 	savic_wait_for_irqs(ALLOWED_VECTOR, 1);
 	GUEST_ASSERT_EQ(ghcb_rdmsr(X2APIC_MSR(APIC_TMCCT), &val), GHCB_OK);
 	GUEST_ASSERT_EQ(val, 0ul);
 
-	timer_write(APIC_LVTT, APIC_LVT_TIMER_PERIODIC | ALLOWED_VECTOR);
-	timer_write(APIC_TMICT, 10000000);
+	savic_wrmsr(APIC_LVTT, APIC_LVT_TIMER_PERIODIC | ALLOWED_VECTOR);
+	savic_wrmsr(APIC_TMICT, 10000000);
 	savic_wait_for_irqs(ALLOWED_VECTOR, 4);
-	timer_write(APIC_TMICT, 0);
+	savic_wrmsr(APIC_TMICT, 0);
 
 	GUEST_ASSERT_EQ(ghcb_rdmsr(X2APIC_MSR(APIC_LVTT), &val), GHCB_OK);
 	GUEST_ASSERT_EQ(val, (u64)(APIC_LVT_TIMER_PERIODIC | ALLOWED_VECTOR));
@@ -214,7 +209,7 @@ static void guest_timer(void)
 	/* The last period may have ended before it was stopped. */
 	savic_settle();
 	nr = savic_nr_irqs(0, ALLOWED_VECTOR);
-	timer_write(APIC_LVTT, APIC_LVT_TIMER_TSCDEADLINE | ALLOWED_VECTOR);
+	savic_wrmsr(APIC_LVTT, APIC_LVT_TIMER_TSCDEADLINE | ALLOWED_VECTOR);
 	wrmsr(MSR_IA32_TSC_DEADLINE, rdtsc() + 1000000);
 	savic_wait_for_irqs(ALLOWED_VECTOR, nr + 1);
 	savic_settle();
@@ -449,7 +444,7 @@ static void guest_bad_msrs(void)
 	savic_allow_vector(ALLOWED_VECTOR);
 
 	/* Nothing in service: not an error of the protocol, but no more than that. */
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_EOI), 0), GHCB_OK);
+	savic_wrmsr(APIC_EOI, 0);
 	assert_gp(X2APIC_MSR(APIC_EOI), false);
 
 	assert_gp(0x8ff, false);

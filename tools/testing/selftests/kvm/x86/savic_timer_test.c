@@ -30,11 +30,6 @@
 /* Only to end a test that hangs. */
 #define TIMEOUT_SECS		120
 
-static void timer_write(u32 reg, u64 val)
-{
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(reg), val), GHCB_OK);
-}
-
 static u32 timer_read(u32 reg)
 {
 	u64 val;
@@ -57,15 +52,15 @@ static void wait_for_zero(void)
 
 static void start_oneshot(u32 count)
 {
-	timer_write(APIC_LVTT, APIC_LVT_TIMER_ONESHOT | VECTOR);
-	timer_write(APIC_TMICT, count);
+	savic_wrmsr(APIC_LVTT, APIC_LVT_TIMER_ONESHOT | VECTOR);
+	savic_wrmsr(APIC_TMICT, count);
 }
 
 static void setup(void)
 {
 	savic_enable();
 	savic_allow_vector(VECTOR);
-	timer_write(APIC_TDCR, DIVIDE_BY_1);
+	savic_wrmsr(APIC_TDCR, DIVIDE_BY_1);
 }
 
 static void expect_irqs(u32 nr)
@@ -89,7 +84,7 @@ static void guest_oneshot(void)
 
 	/* Stopped, and replaced, before they expire. */
 	start_oneshot(GENMASK(31, 0));
-	timer_write(APIC_TMICT, 0);
+	savic_wrmsr(APIC_TMICT, 0);
 	GUEST_ASSERT_EQ(timer_read(APIC_TMCCT), 0u);
 	start_oneshot(GENMASK(31, 0));
 	start_oneshot(MILLISECOND);
@@ -113,15 +108,15 @@ static void guest_divide(struct divide *divide)
 	u32 i;
 
 	setup();
-	timer_write(APIC_LVTT, APIC_LVT_MASKED | APIC_LVT_TIMER_ONESHOT | VECTOR);
+	savic_wrmsr(APIC_LVTT, APIC_LVT_MASKED | APIC_LVT_TIMER_ONESHOT | VECTOR);
 	for (i = 0; i < ARRAY_SIZE(divide_values); i++) {
-		timer_write(APIC_TDCR, divide_values[i]);
+		savic_wrmsr(APIC_TDCR, divide_values[i]);
 		do {
-			timer_write(APIC_TMICT, GENMASK(31, 0));
+			savic_wrmsr(APIC_TMICT, GENMASK(31, 0));
 			GUEST_SYNC(0);
 			WRITE_ONCE(divide->count, timer_read(APIC_TMCCT));
 			GUEST_SYNC(1);
-			timer_write(APIC_TMICT, 0);
+			savic_wrmsr(APIC_TMICT, 0);
 		} while (READ_ONCE(divide->again));
 	}
 	GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), 0u);
@@ -133,25 +128,25 @@ static void guest_periodic(void)
 	u32 nr;
 
 	setup();
-	timer_write(APIC_LVTT, APIC_LVT_TIMER_PERIODIC | VECTOR);
-	timer_write(APIC_TMICT, MILLISECOND);
+	savic_wrmsr(APIC_LVTT, APIC_LVT_TIMER_PERIODIC | VECTOR);
+	savic_wrmsr(APIC_TMICT, MILLISECOND);
 	for (nr = 1; nr <= NR_ROUNDS; nr++) {
 		savic_wait_for_irqs(VECTOR, nr);
 		GUEST_ASSERT(timer_read(APIC_TMCCT) <= MILLISECOND);
 	}
 
 	/* Masked, it goes on, without interrupts but for one that is on its way. */
-	timer_write(APIC_LVTT, APIC_LVT_MASKED | APIC_LVT_TIMER_PERIODIC | VECTOR);
+	savic_wrmsr(APIC_LVTT, APIC_LVT_MASKED | APIC_LVT_TIMER_PERIODIC | VECTOR);
 	savic_settle();
 	nr = savic_nr_irqs(0, VECTOR);
 	GUEST_SYNC(0);
 	savic_settle();
 	GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), nr);
-	timer_write(APIC_LVTT, APIC_LVT_TIMER_PERIODIC | VECTOR);
+	savic_wrmsr(APIC_LVTT, APIC_LVT_TIMER_PERIODIC | VECTOR);
 	savic_wait_for_irqs(VECTOR, nr + 2);
 
 	/* Stopped, likewise. */
-	timer_write(APIC_TMICT, 0);
+	savic_wrmsr(APIC_TMICT, 0);
 	savic_settle();
 	nr = savic_nr_irqs(0, VECTOR);
 	GUEST_SYNC(1);
@@ -166,7 +161,7 @@ static void guest_deadline(u64 tsc_khz)
 	u32 i, nr;
 
 	setup();
-	timer_write(APIC_LVTT, APIC_LVT_TIMER_TSCDEADLINE | VECTOR);
+	savic_wrmsr(APIC_LVTT, APIC_LVT_TIMER_TSCDEADLINE | VECTOR);
 	for (i = 1; i <= NR_ROUNDS; i++) {
 		deadline = rdtsc() + tsc_khz;
 		wrmsr(MSR_IA32_TSC_DEADLINE, deadline);
@@ -183,7 +178,7 @@ static void guest_deadline(u64 tsc_khz)
 
 	/* Disarmed in three ways.  If that took so long that it came too late, once more. */
 	do {
-		timer_write(APIC_LVTT, APIC_LVT_TIMER_TSCDEADLINE | VECTOR);
+		savic_wrmsr(APIC_LVTT, APIC_LVT_TIMER_TSCDEADLINE | VECTOR);
 		savic_settle();
 		nr = savic_nr_irqs(0, VECTOR);
 		tsc = rdtsc();
@@ -191,7 +186,7 @@ static void guest_deadline(u64 tsc_khz)
 		wrmsr(MSR_IA32_TSC_DEADLINE, deadline);
 		wrmsr(MSR_IA32_TSC_DEADLINE, 0);
 		wrmsr(MSR_IA32_TSC_DEADLINE, deadline);
-		timer_write(APIC_LVTT, APIC_LVT_TIMER_ONESHOT | VECTOR);
+		savic_wrmsr(APIC_LVTT, APIC_LVT_TIMER_ONESHOT | VECTOR);
 		GUEST_ASSERT_EQ(rdmsr(MSR_IA32_TSC_DEADLINE), 0ul);
 		wrmsr(MSR_IA32_TSC_DEADLINE, deadline);
 		GUEST_ASSERT_EQ(rdmsr(MSR_IA32_TSC_DEADLINE), 0ul);
@@ -201,8 +196,8 @@ static void guest_deadline(u64 tsc_khz)
 	GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), nr);
 
 	/* In this mode there is no count. */
-	timer_write(APIC_LVTT, APIC_LVT_TIMER_TSCDEADLINE | VECTOR);
-	timer_write(APIC_TMICT, MILLISECOND);
+	savic_wrmsr(APIC_LVTT, APIC_LVT_TIMER_TSCDEADLINE | VECTOR);
+	savic_wrmsr(APIC_TMICT, MILLISECOND);
 	GUEST_ASSERT_EQ(timer_read(APIC_TMCCT), 0u);
 	GUEST_SYNC(1);
 	savic_settle();
@@ -214,16 +209,16 @@ static void guest_deadline(u64 tsc_khz)
 static void guest_not_delivered(void)
 {
 	setup();
-	timer_write(APIC_LVTT, APIC_LVT_TIMER_ONESHOT | OTHER_VECTOR);
-	timer_write(APIC_TMICT, MILLISECOND);
+	savic_wrmsr(APIC_LVTT, APIC_LVT_TIMER_ONESHOT | OTHER_VECTOR);
+	savic_wrmsr(APIC_TMICT, MILLISECOND);
 	wait_for_zero();
 	savic_allow_vector(OTHER_VECTOR);
 	savic_settle();
 	GUEST_ASSERT_EQ(savic_nr_irqs(0, OTHER_VECTOR), 0u);
 
 	savic_allow_vector(15);
-	timer_write(APIC_LVTT, APIC_LVT_TIMER_ONESHOT | 15);
-	timer_write(APIC_TMICT, MILLISECOND);
+	savic_wrmsr(APIC_LVTT, APIC_LVT_TIMER_ONESHOT | 15);
+	savic_wrmsr(APIC_TMICT, MILLISECOND);
 	wait_for_zero();
 	GUEST_ASSERT(!savic_test_vector(0, APIC_IRR, 15));
 
@@ -237,26 +232,26 @@ static void guest_masked(void)
 	setup();
 
 	/* What expires while it is masked KVM keeps, for any guest, until that changes. */
-	timer_write(APIC_LVTT, APIC_LVT_MASKED | APIC_LVT_TIMER_ONESHOT | VECTOR);
-	timer_write(APIC_TMICT, MILLISECOND);
+	savic_wrmsr(APIC_LVTT, APIC_LVT_MASKED | APIC_LVT_TIMER_ONESHOT | VECTOR);
+	savic_wrmsr(APIC_TMICT, MILLISECOND);
 	wait_for_zero();
 	GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), 0u);
-	timer_write(APIC_LVTT, APIC_LVT_TIMER_ONESHOT | VECTOR);
+	savic_wrmsr(APIC_LVTT, APIC_LVT_TIMER_ONESHOT | VECTOR);
 	expect_irqs(1);
 
 	/* Or until the timer is stopped. */
-	timer_write(APIC_LVTT, APIC_LVT_MASKED | APIC_LVT_TIMER_ONESHOT | VECTOR);
-	timer_write(APIC_TMICT, MILLISECOND);
+	savic_wrmsr(APIC_LVTT, APIC_LVT_MASKED | APIC_LVT_TIMER_ONESHOT | VECTOR);
+	savic_wrmsr(APIC_TMICT, MILLISECOND);
 	wait_for_zero();
-	timer_write(APIC_TMICT, 0);
-	timer_write(APIC_LVTT, APIC_LVT_TIMER_ONESHOT | VECTOR);
+	savic_wrmsr(APIC_TMICT, 0);
+	savic_wrmsr(APIC_LVTT, APIC_LVT_TIMER_ONESHOT | VECTOR);
 	savic_settle();
 	GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), 1u);
 
 	/* Unmasked before it expires. */
-	timer_write(APIC_LVTT, APIC_LVT_MASKED | APIC_LVT_TIMER_ONESHOT | VECTOR);
-	timer_write(APIC_TMICT, 20 * MILLISECOND);
-	timer_write(APIC_LVTT, APIC_LVT_TIMER_ONESHOT | VECTOR);
+	savic_wrmsr(APIC_LVTT, APIC_LVT_MASKED | APIC_LVT_TIMER_ONESHOT | VECTOR);
+	savic_wrmsr(APIC_TMICT, 20 * MILLISECOND);
+	savic_wrmsr(APIC_LVTT, APIC_LVT_TIMER_ONESHOT | VECTOR);
 	expect_irqs(2);
 	GUEST_DONE();
 }
@@ -279,7 +274,7 @@ static void guest_in_userspace(void)
 static void guest_engine_off(void)
 {
 	x2apic_enable();
-	timer_write(APIC_TDCR, DIVIDE_BY_1);
+	savic_wrmsr(APIC_TDCR, DIVIDE_BY_1);
 	start_oneshot(MILLISECOND);
 	wait_for_zero();
 	start_oneshot(MILLISECOND);
@@ -445,8 +440,7 @@ TEST_F_TIMEOUT(savic_timer, migrated, TIMEOUT_SECS)
 	pthread_t thread;
 	int cpu, i = 0;
 
-	TEST_ASSERT(!sched_getaffinity(0, sizeof(possible), &possible),
-		    "sched_getaffinity() failed, errno %d", errno);
+	kvm_sched_getaffinity(0, sizeof(possible), &possible);
 	if (CPU_COUNT(&possible) < 2)
 		SKIP(return, "Needs two CPUs");
 

@@ -64,8 +64,8 @@ static void guest_init_sipi(void)
 	GUEST_SYNC(0);
 	GUEST_ASSERT_EQ(request_ap(SVM_VMGEXIT_AP_CREATE_ON_INIT, 0, guest_ap), GHCB_OK);
 	GUEST_SYNC(1);
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), icr | APIC_DM_INIT), GHCB_OK);
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), icr | APIC_DM_STARTUP), GHCB_OK);
+	savic_wrmsr(APIC_ICR, icr | APIC_DM_INIT);
+	savic_wrmsr(APIC_ICR, icr | APIC_DM_STARTUP);
 	GUEST_DONE();
 }
 
@@ -76,7 +76,7 @@ static void guest_init(void)
 
 	x2apic_enable();
 	GUEST_SYNC(0);
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), icr | APIC_DM_INIT), GHCB_OK);
+	savic_wrmsr(APIC_ICR, icr | APIC_DM_INIT);
 	GUEST_SYNC(1);
 	GUEST_ASSERT_EQ(request_ap(SVM_VMGEXIT_AP_CREATE, 0, guest_ap), GHCB_OK);
 	GUEST_DONE();

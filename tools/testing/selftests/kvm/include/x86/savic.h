@@ -55,7 +55,12 @@ u64 savic_vcpu_run_to_sync(struct kvm_vcpu *vcpu);
 void *savic_vcpu_thread(void *vcpu);
 void *savic_vcpu_thread_to_sync(void *vcpu);
 void savic_send_msi(struct kvm_vm *vm, u32 apic_id, u32 data);
+void savic_signal_eventfd(int fd);
 void savic_wait_until_blocked(struct kvm_vcpu *vcpu);
+int savic_get_cpus(int cpus[], int nr);
+
+/* MSI data: level-triggered, asserted. */
+#define MSI_LEVEL		(BIT(15) | BIT(14))
 
 /* For tests that use kselftest's harness: main(), which skips all on other hosts. */
 #define SAVIC_TEST_HARNESS_MAIN						\
@@ -86,6 +91,7 @@ void savic_clear_vector(u32 apic_id, u32 reg, u8 vector);
 /* Guest side: the calling vCPU, unless an APIC ID is given. */
 u32 savic_apic_id(void);
 void savic_allow_vector(u8 vector);
+void savic_wrmsr(u32 reg, u64 val);
 void savic_send_ipi(u32 apic_id, u8 vector);
 void savic_eoi(void);
 

@@ -241,6 +241,14 @@ void savic_send_msi(struct kvm_vm *vm, u32 apic_id, u32 data)
 	TEST_ASSERT(ret >= 0, KVM_IOCTL_ERROR(KVM_SIGNAL_MSI, ret));
 }
 
+void savic_signal_eventfd(int fd)
+{
+	u64 one = 1;
+
+	TEST_ASSERT(write(fd, &one, sizeof(one)) == sizeof(one),
+		    "Writing to an eventfd failed, errno %d", errno);
+}
+
 /* Returns when the vCPU sleeps in the host, which is not for this moment only: it stays so. */
 void savic_wait_until_blocked(struct kvm_vcpu *vcpu)
 {
@@ -254,6 +262,20 @@ void savic_wait_until_blocked(struct kvm_vcpu *vcpu)
 		usleep(1000);
 	} while (!vcpu_get_stat(vcpu, blocking) || vcpu_get_stat(vcpu, exits) != exits ||
 		 vcpu_get_stat(vcpu, halt_exits) != halts);
+}
+
+/* The first @nr CPUs that the test may use.  Returns how many there are. */
+int savic_get_cpus(int cpus[], int nr)
+{
+	cpu_set_t possible;
+	int cpu, n = 0;
+
+	kvm_sched_getaffinity(0, sizeof(possible), &possible);
+	for (cpu = 0; cpu < CPU_SETSIZE && n < nr; cpu++) {
+		if (CPU_ISSET(cpu, &possible))
+			cpus[n++] = cpu;
+	}
+	return n;
 }
 
 gpa_t savic_page_gpa(u32 apic_id)
@@ -380,6 +402,14 @@ void savic_disable(void)
 	GUEST_ASSERT_EQ(gpa, expected);
 }
 
+/* A write to an x2APIC register that KVM is asked for, and has to do. */
+void savic_wrmsr(u32 reg, u64 val)
+{
+	enum ghcb_status status = ghcb_wrmsr(X2APIC_MSR(reg), val);
+
+	__GUEST_ASSERT(status == GHCB_OK, "Write of %#lx to %#x: status %u", val, reg, status);
+}
+
 /*
  * The sender sets IRR itself, all the host has to do is to make the target look.
  * @apic_id must not be the caller: SELF_IPI is for that.
@@ -387,9 +417,7 @@ void savic_disable(void)
 void savic_send_ipi(u32 apic_id, u8 vector)
 {
 	savic_set_vector(apic_id, APIC_IRR, vector);
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(APIC_ICR), (u64)apic_id << 32 |
-				   APIC_DEST_PHYSICAL | APIC_DM_FIXED | vector),
-			GHCB_OK);
+	savic_wrmsr(APIC_ICR, (u64)apic_id << 32 | APIC_DEST_PHYSICAL | APIC_DM_FIXED | vector);
 }
 
 static int savic_highest_vector(u32 apic_id, u32 reg)

@@ -69,11 +69,6 @@ static void wait_for_nmi(u32 target, u32 nr)
 		sti_nop_cli();
 }
 
-static void guest_wrmsr(u32 reg, u64 val)
-{
-	GUEST_ASSERT_EQ(ghcb_wrmsr(X2APIC_MSR(reg), val), GHCB_OK);
-}
-
 /* ICR without the vector, and the vCPUs that it is for. */
 static u64 random_icr(struct kvm_random_state *rng, u32 id, u32 *targets)
 {
@@ -120,7 +115,7 @@ static void guest_ipi(struct kvm_random_state *rng, u32 id)
 		account(target, vector);
 		savic_set_vector(target, APIC_IRR, vector);
 	}
-	guest_wrmsr(APIC_ICR, icr | vector);
+	savic_wrmsr(APIC_ICR, icr | vector);
 	wait_for_ipi(targets, vector);
 	account_use(KIND_IPI);
 }
@@ -154,7 +149,7 @@ static void guest_nmi(struct kvm_random_state *rng, u32 id)
 	nr = __sync_add_and_fetch(&books->nmis_sent[target], 1);
 	if (request) {
 		savic_write(target, SAVIC_NMI_REQ, 1);
-		guest_wrmsr(APIC_ICR, icr);
+		savic_wrmsr(APIC_ICR, icr);
 	} else {
 		wrmsr(X2APIC_MSR(APIC_ICR), icr);
 	}
@@ -184,12 +179,12 @@ static void guest_oneshot(struct kvm_random_state *rng, u32 id)
 
 	if (kind == KIND_ONESHOT) {
 		/* KVM's one-shot timer fires again if its divisor is changed. */
-		guest_wrmsr(APIC_TMICT, 0);
-		guest_wrmsr(APIC_TDCR, divide[random_below(rng, ARRAY_SIZE(divide))]);
-		guest_wrmsr(APIC_LVTT, APIC_LVT_TIMER_ONESHOT | ONESHOT_VECTOR);
-		guest_wrmsr(APIC_TMICT, 1 + random_below(rng, 20000));
+		savic_wrmsr(APIC_TMICT, 0);
+		savic_wrmsr(APIC_TDCR, divide[random_below(rng, ARRAY_SIZE(divide))]);
+		savic_wrmsr(APIC_LVTT, APIC_LVT_TIMER_ONESHOT | ONESHOT_VECTOR);
+		savic_wrmsr(APIC_TMICT, 1 + random_below(rng, 20000));
 	} else {
-		guest_wrmsr(APIC_LVTT, APIC_LVT_TIMER_TSCDEADLINE | ONESHOT_VECTOR);
+		savic_wrmsr(APIC_LVTT, APIC_LVT_TIMER_TSCDEADLINE | ONESHOT_VECTOR);
 		wrmsr(MSR_IA32_TSC_DEADLINE, rdtsc() + random_below(rng, 1000000));
 	}
 
@@ -209,12 +204,12 @@ static void guest_periodic(struct kvm_random_state *rng, u32 id)
 {
 	u32 nr = nr_received(id, PERIODIC_VECTOR) + 3;
 
-	guest_wrmsr(APIC_TMICT, 0);
-	guest_wrmsr(APIC_TDCR, 0xb);
-	guest_wrmsr(APIC_LVTT, APIC_LVT_TIMER_PERIODIC | PERIODIC_VECTOR);
-	guest_wrmsr(APIC_TMICT, 1000000 + random_below(rng, 1000000));
+	savic_wrmsr(APIC_TMICT, 0);
+	savic_wrmsr(APIC_TDCR, 0xb);
+	savic_wrmsr(APIC_LVTT, APIC_LVT_TIMER_PERIODIC | PERIODIC_VECTOR);
+	savic_wrmsr(APIC_TMICT, 1000000 + random_below(rng, 1000000));
 	wait_for_vector(id, PERIODIC_VECTOR, nr);
-	guest_wrmsr(APIC_TMICT, 0);
+	savic_wrmsr(APIC_TMICT, 0);
 	savic_settle();
 	account_use(KIND_PERIODIC);
 }
