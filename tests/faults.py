@@ -28,19 +28,19 @@ NOT_FAULTS = {16: ("host/lacking", "bench/exits")}
 # The hard parts that it is one of, what is wrong, the tests that are to notice, and the edits: [FILE:]FUNCTION:TEXT, the
 # first such text in that function, of savic_irq.c unless there is a FILE, and what it becomes. M means: this fault is active.
 FAULTS = [
-    ("9", "a posted vector does not kick", "savic_notify_test msi_running", [
+    ("9", "a posted vector does not kick", "savic_halt_test msi_running", [
         ("savic_deliver_interrupt:\tsavic_notify(vcpu, SAVIC_NOTIFY_KICK);",
          "\tif (!M)\n\t\tsavic_notify(vcpu, SAVIC_NOTIFY_KICK);")]),
-    ("9", "doorbell for a posted vector", "savic_notify_test msi_running", [
+    ("9", "doorbell for a posted vector", "savic_halt_test msi_running", [
         ("savic_deliver_interrupt:SAVIC_NOTIFY_KICK)",
          "M && READ_ONCE(vcpu->mode) == IN_GUEST_MODE ? SAVIC_NOTIFY_DOORBELL : SAVIC_NOTIFY_KICK)")]),
-    ("5", "doorbell for an NMI by ICR", "savic_notify_test nmi_running", [
+    ("5", "doorbell for an NMI by ICR", "savic_halt_test nmi_running", [
         ("savic_look_again:else if (nmi)", "else if (nmi && !M)")]),
-    ("9", "doorbell although the target is not in the guest", "savic_notify_test ipi_blocked", [
+    ("9", "doorbell although the target is not in the guest", "savic_halt_test ipi_blocked", [
         ("savic_look_again:READ_ONCE(vcpu->mode) == IN_GUEST_MODE", "M || READ_ONCE(vcpu->mode) == IN_GUEST_MODE")]),
-    ("9", "no doorbell, although the target is in the guest", "savic_notify_test ipi_running", [
+    ("9", "no doorbell, although the target is in the guest", "savic_halt_test ipi_running", [
         ("savic_look_again:READ_ONCE(vcpu->mode) == IN_GUEST_MODE", "(!M && READ_ONCE(vcpu->mode) == IN_GUEST_MODE)")]),
-    ("4 9", "nobody is told of an IPI", "savic_notify_test ipi_running", [
+    ("4 9", "nobody is told of an IPI", "savic_halt_test ipi_running", [
         ("savic_look_again:vcpu == kvm_get_running_vcpu()", "M || vcpu == kvm_get_running_vcpu()")]),
     ("9", "SAVIC_LOOK_AGAIN is not set", "savic_test ipi_blocked", [
         ("savic_look_again:\tset_bit(SAVIC_LOOK_AGAIN", "\tif (!M)\n\t\tset_bit(SAVIC_LOOK_AGAIN")]),
@@ -139,7 +139,7 @@ FAULTS = [
         ("savic_deliver_interrupt:\tset_bit(vector, savic->pending);",
          "\tif (!M || trig_mode || atomic64_read(&vcpu->stat.savic_posted) % 64 != 63)\n\t\tset_bit(vector, savic->pending);")]),
     # A page that VMRUN has in use: #PF, which ends the host.
-    ("9 10", "the sender writes the VMCB", "savic_notify_test msi_running", [
+    ("9 10", "the sender writes the VMCB", "savic_halt_test msi_running", [
         ("savic_deliver_interrupt:\tatomic64_inc(&vcpu->stat.savic_posted);",
          "\tif (M)\n\t\tset_bit(vector, (unsigned long *)to_svm(vcpu)->vmcb->control.requested_irr);\n\n"
          "\tatomic64_inc(&vcpu->stat.savic_posted);")]),
@@ -223,7 +223,7 @@ FAULTS = [
     ("8 15", "a page that is lost keeps INIT from a vCPU", "savic_ap_test page_gone_before_init", [
         ("savic_page.c:savic_load_page:if (test_bit(KVM_APIC_INIT,", "if (!M && test_bit(KVM_APIC_INIT,")]),
     ("4 11", "ICR and EOI by MSR are those of KVM's APIC",
-     "savic_notify_test ipi_blocked, savic_level_test two_lines", [
+     "savic_halt_test ipi_blocked, savic_level_test two_lines", [
         ("sev.c:sev_handle_vmgexit:savic_active(vcpu)", "!M && savic_active(vcpu)")]),
     ("11", "the PIC's ExtINT is pending", "savic_irq_test extint", [
         ("lapic.c:kvm_apic_accept_pic_intr:APIC_MODE_EXTINT)\n\t\treturn !", "APIC_MODE_EXTINT)\n\t\treturn M || !")]),
@@ -315,7 +315,7 @@ FAULTS = [
          "\t\t\t\tsavic_look_again(target, nmi);\n\t\t\tif (M && target != vcpu)\n\t\t\t\tbreak;")]),
     ("4", "an IPI to 0xffffffff reaches nobody", "savic_ipi_test msr_icr", [
         ("savic_vmgexit.c:savic_send_ipi:icr >> 32 != X2APIC_BROADCAST", "(M || icr >> 32 != X2APIC_BROADCAST)")]),
-    ("4", "an IPI is for everybody", "savic_notify_test targets_only", [
+    ("4", "an IPI is for everybody", "savic_halt_test targets_only", [
         ("savic_vmgexit.c:savic_send_ipi:shorthand == APIC_DEST_NOSHORT &&", "!M && shorthand == APIC_DEST_NOSHORT &&")]),
     ("4", "reserved bits of ICR are accepted", "savic_ipi_test refused", [
         ("savic_vmgexit.c:savic_icr_is_valid:icr & X2APIC_ICR_RESERVED_BITS", "(!M && icr & X2APIC_ICR_RESERVED_BITS)")]),

@@ -1,10 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Secure AVIC: guests that halt although something waits for them which a halted
- * vCPU can't get.  KVM doesn't see whether that has changed, i.e. has to run the vCPU
- * every now and then, but must not keep the CPU busy with it.
+ * Secure AVIC: how KVM makes a vCPU look at what was sent to it, and what it does with
+ * halted vCPUs.
+ *
+ * Only VMRUN looks at what the host posts and at NmiReq: the target has to leave guest
+ * mode (kick).  For an IPI, i.e. a bit in the target's IRR, the doorbell does, and only
+ * if the target is in guest mode; else it is enough that it doesn't sleep (wake).
+ *
+ * What works by mistake can't be told from the guest: a CPU leaves guest mode for
+ * each of the host's ticks.  KVM's statistics tell.
+ *
+ * A guest may also halt although something waits for it which a halted vCPU can't get.
+ * KVM doesn't see whether that has changed, i.e. has to run the vCPU every now and then,
+ * but must not keep the CPU busy with it.
  */
 #include <pthread.h>
+#include <sched.h>
 #include <time.h>
 
 #include "apic.h"
@@ -16,14 +27,20 @@
 #include "sev.h"
 #include "test_util.h"
 
+#define NR_VCPUS		4
+#define SENDER			0
+#define TARGET			1
+
 #define VECTOR			0x51
+#define DENIED_VECTOR		0x61
 /* Of a higher priority class than what is masked. */
 #define STOP_VECTOR		0xf1
 #define MASKED_PRIORITY		0xe0
-/* MSI data: level-triggered, asserted. */
-#define MSI_LEVEL		(BIT(15) | BIT(14))
 /* Not of a PIC. */
 #define LINE_GSI		20
+
+/* Of the sender. */
+#define NR_ROUNDS		50
 
 /*
  * See savic_may_retry() in KVM: so many useless wakeups at once, then intervals that double up to
@@ -44,7 +61,6 @@
 /* Of each kind of request that a guest makes as fast as it can. */
 #define NR_REQUESTS		200
 #define NR_REQUESTS_TO_OTHER	(4 * NR_REQUESTS)
-#define DENIED_VECTOR		0x61
 
 /* Halts that only the host ends. */
 #define NR_WAKEUPS		20
@@ -54,6 +70,121 @@
 
 /* Guest only: in memory that host and guest share. */
 static bool *stop;
+
+static void target_setup(void)
+{
+	savic_enable();
+	savic_allow_vector(VECTOR);
+	savic_allow_vector(STOP_VECTOR);
+}
+
+static void guest_spins(void)
+{
+	target_setup();
+	GUEST_SYNC(0);
+	sti_nop();
+	while (!savic_nr_irqs(savic_apic_id(), STOP_VECTOR))
+		cpu_relax();
+	GUEST_DONE();
+}
+
+static void halt_until_stop_vector(void)
+{
+	while (!savic_nr_irqs(savic_apic_id(), STOP_VECTOR)) {
+		safe_halt();
+		cli();
+	}
+}
+
+static void guest_halts(void)
+{
+	target_setup();
+	GUEST_SYNC(0);
+	halt_until_stop_vector();
+	GUEST_DONE();
+}
+
+static void send_nmi(u32 target)
+{
+	savic_write(target, SAVIC_NMI_REQ, 1);
+	savic_wrmsr(APIC_ICR, (u64)target << 32 | APIC_DM_NMI);
+}
+
+/* One per GUEST_SYNC(), with an acknowledgment. */
+static void guest_sends_ipis(void)
+{
+	u32 i;
+
+	savic_enable();
+	for (i = 1; i <= NR_ROUNDS; i++) {
+		GUEST_SYNC(i);
+		savic_send_ipi(TARGET, VECTOR);
+		while (savic_nr_irqs(TARGET, VECTOR) < i)
+			cpu_relax();
+	}
+	GUEST_DONE();
+}
+
+static void guest_sends_nmis(void)
+{
+	u32 i;
+
+	savic_enable();
+	for (i = 1; i <= NR_ROUNDS; i++) {
+		GUEST_SYNC(i);
+		send_nmi(TARGET);
+		while (savic_nr_nmis(TARGET) < i)
+			cpu_relax();
+		GUEST_ASSERT_EQ(savic_nr_nmis(TARGET), i);
+	}
+	GUEST_DONE();
+}
+
+/* Nobody is there to take it. */
+static void guest_sends_one(void)
+{
+	savic_enable();
+	GUEST_SYNC(0);
+	savic_send_ipi(TARGET, VECTOR);
+	GUEST_DONE();
+}
+
+static void guest_takes_one(void)
+{
+	target_setup();
+	GUEST_SYNC(0);
+	savic_wait_for_irqs(VECTOR, 1);
+	GUEST_DONE();
+}
+
+/* To sets of vCPUs that aren't all, none of which is in guest mode. */
+#define LOGICAL(set)		(APIC_DEST_LOGICAL | (u64)(set) << 32)
+
+static const struct {
+	u64 icr;
+	u32 targets;
+} ipis[] = {
+	{ (u64)TARGET << 32,				BIT(TARGET) },
+	{ LOGICAL(BIT(1) | BIT(3)),			BIT(1) | BIT(3) },
+	{ LOGICAL(BIT(SENDER) | BIT(2)),		BIT(2) },
+	{ APIC_DEST_ALLBUT,				BIT(1) | BIT(2) | BIT(3) },
+	{ APIC_DEST_ALLINC,				BIT(1) | BIT(2) | BIT(3) },
+	{ APIC_DEST_SELF,				0 },
+	{ (u64)NR_VCPUS << 32,				0 },
+};
+
+static void guest_sends_to_many(void)
+{
+	u32 i;
+
+	savic_enable();
+	for (i = 0; i < ARRAY_SIZE(ipis); i++) {
+		GUEST_SYNC(i);
+		savic_wrmsr(APIC_ICR, ipis[i].icr | VECTOR);
+	}
+	GUEST_SYNC(i);
+	GUEST_DONE();
+}
 
 /* Returns with interrupts off, for savic_wait_for_irqs(). */
 static void halt_until_stopped(void)
@@ -136,18 +267,21 @@ static void guest_pending(void)
 /* The vector waits in IRR, as the guest masks it, and nobody is going to EOI it. */
 static void mask_level(void)
 {
-	savic_enable();
-	savic_allow_vector(VECTOR);
-	savic_allow_vector(STOP_VECTOR);
+	target_setup();
 	savic_set_vector(0, APIC_TMR, VECTOR);
 	wrmsr(X2APIC_MSR(APIC_TASKPRI), MASKED_PRIORITY);
+}
+
+static void setup_line(void)
+{
+	ghcb_ioapic_write(IOAPIC_REDIR(LINE_GSI) + 1, 0);
+	ghcb_ioapic_write(IOAPIC_REDIR(LINE_GSI), IOAPIC_LEVEL | VECTOR);
 }
 
 static void guest_masked_line(void)
 {
 	mask_level();
-	ghcb_ioapic_write(IOAPIC_REDIR(LINE_GSI) + 1, 0);
-	ghcb_ioapic_write(IOAPIC_REDIR(LINE_GSI), IOAPIC_LEVEL | VECTOR);
+	setup_line();
 	GUEST_SYNC(0);
 	halt_until_stopped();
 	GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), 0u);
@@ -158,13 +292,11 @@ static void guest_masked_line(void)
 static void guest_denied_line(void)
 {
 	savic_enable();
+	savic_allow_vector(STOP_VECTOR);
 	savic_set_vector(0, APIC_TMR, VECTOR);
-	ghcb_ioapic_write(IOAPIC_REDIR(LINE_GSI) + 1, 0);
-	ghcb_ioapic_write(IOAPIC_REDIR(LINE_GSI), IOAPIC_LEVEL | VECTOR);
+	setup_line();
 	GUEST_SYNC(0);
-	while (!READ_ONCE(*stop))
-		safe_halt();
-	cli();
+	halt_until_stop_vector();
 	GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), 0u);
 	GUEST_DONE();
 }
@@ -173,17 +305,9 @@ static void guest_masked_level(void)
 {
 	mask_level();
 	GUEST_SYNC(0);
-	while (!savic_nr_irqs(0, STOP_VECTOR)) {
-		safe_halt();
-		cli();
-	}
+	halt_until_stop_vector();
 	GUEST_ASSERT_EQ(savic_nr_irqs(0, VECTOR), 0u);
 	GUEST_DONE();
-}
-
-static void send_ipi(u64 icr)
-{
-	savic_wrmsr(APIC_ICR, icr);
 }
 
 /* As fast as the guest can.  Nothing of that is anything for the other vCPU, which halts. */
@@ -192,13 +316,12 @@ static void guest_storms(void)
 	u32 i;
 
 	savic_enable();
-	GUEST_SYNC(0);
 	for (i = 0; i < NR_REQUESTS; i++)
 		savic_wrmsr(APIC_EOI, 0);
 	GUEST_SYNC(1);
 	for (i = 0; i < NR_REQUESTS; i++) {
-		send_ipi(1ull << 32 | DENIED_VECTOR);
-		send_ipi(APIC_DEST_ALLBUT | DENIED_VECTOR);
+		savic_wrmsr(APIC_ICR, 1ull << 32 | DENIED_VECTOR);
+		savic_wrmsr(APIC_ICR, APIC_DEST_ALLBUT | DENIED_VECTOR);
 		/* Hardware hands this one to the #VC handler, which forwards it. */
 		wrmsr(X2APIC_MSR(APIC_ICR), 1ull << 32 | DENIED_VECTOR);
 		savic_clear_vector(1, APIC_IRR, DENIED_VECTOR);
@@ -207,22 +330,213 @@ static void guest_storms(void)
 	GUEST_DONE();
 }
 
-static void guest_storm_target(void)
-{
-	savic_enable();
-	GUEST_SYNC(0);
-	while (!READ_ONCE(*stop))
-		safe_halt();
-	cli();
-	GUEST_DONE();
-}
-
 struct test_vm {
 	struct kvm_vm *vm;
-	struct kvm_vcpu *vcpu;
-	struct kvm_vcpu *target;
+	struct kvm_vcpu *vcpus[NR_VCPUS];
+	pthread_t target;
 	bool *stop;
 };
+
+static void create_vm(struct test_vm *t, u32 nr_vcpus, void *guest_code, bool split_irqchip)
+{
+	t->vm = __vm_savic_create(nr_vcpus, guest_code, t->vcpus, split_irqchip, 0);
+	vm_install_exception_handler(t->vm, VECTOR, savic_irq_handler);
+	vm_install_exception_handler(t->vm, STOP_VECTOR, savic_irq_handler);
+	vm_install_exception_handler(t->vm, NMI_VECTOR, savic_nmi_handler);
+}
+
+struct notified {
+	u64 kicks, doorbells, wakes;
+};
+
+static struct notified notified(struct kvm_vcpu *vcpu)
+{
+	return (struct notified) {
+		.kicks = vcpu_get_stat(vcpu, savic_kicks),
+		.doorbells = vcpu_get_stat(vcpu, savic_doorbells),
+		.wakes = vcpu_get_stat(vcpu, savic_wakes),
+	};
+}
+
+FIXTURE(savic_notify) {
+	struct test_vm t;
+};
+
+FIXTURE_SETUP(savic_notify)
+{
+	create_vm(&self->t, NR_VCPUS, guest_halts, false);
+}
+
+FIXTURE_TEARDOWN(savic_notify)
+{
+	kvm_vm_free(self->t.vm);
+}
+
+/* The target is set up and on its way into the guest. */
+static void start(struct test_vm *t, void *sender, void *target)
+{
+	vcpu_arch_set_entry_point(t->vcpus[TARGET], target);
+	vcpu_arch_set_entry_point(t->vcpus[SENDER], sender);
+	vm_sev_launch(t->vm, snp_default_policy(), NULL);
+
+	TEST_ASSERT(savic_vcpu_run(t->vcpus[TARGET]), "Unexpected GUEST_DONE()");
+	pthread_create(&t->target, NULL, savic_vcpu_thread, t->vcpus[TARGET]);
+}
+
+static void stop_target(struct test_vm *t)
+{
+	savic_send_msi(t->vm, TARGET, STOP_VECTOR);
+	pthread_join(t->target, NULL);
+}
+
+/* Each round of the sender, while the target is what it is. */
+static struct notified run_sender(struct test_vm *t, bool blocked)
+{
+	struct notified n;
+
+	while (savic_vcpu_run(t->vcpus[SENDER])) {
+		if (blocked)
+			savic_wait_until_blocked(t->vcpus[TARGET]);
+	}
+	n = notified(t->vcpus[TARGET]);
+	stop_target(t);
+	return n;
+}
+
+/* The target spins on another CPU than the sender's.  False if there is only one. */
+static bool start_on_two_cpus(struct test_vm *t, void *sender)
+{
+	int cpu[2];
+
+	if (savic_get_cpus(cpu, 2) < 2)
+		return false;
+
+	pin_self_to_cpu(cpu[0]);
+	start(t, sender, guest_spins);
+	pin_task_to_cpu(t->target, cpu[1]);
+	return true;
+}
+
+TEST_F_TIMEOUT(savic_notify, msi_running, TIMEOUT_SECS)
+{
+	struct kvm_vcpu *target = self->t.vcpus[TARGET];
+	struct notified n;
+	u64 nr_exits;
+	u32 i;
+
+	if (!start_on_two_cpus(&self->t, guest_sends_ipis))
+		SKIP(return, "Needs two CPUs");
+	for (i = 0; i < NR_ROUNDS; i++) {
+		nr_exits = vcpu_get_stat(target, exits);
+		savic_send_msi(self->t.vm, TARGET, VECTOR);
+		while (vcpu_get_stat(target, exits) == nr_exits)
+			sched_yield();
+	}
+	n = notified(target);
+	EXPECT_EQ(n.kicks, NR_ROUNDS);
+	EXPECT_EQ(n.doorbells, 0);
+	EXPECT_EQ(n.wakes, 0);
+	stop_target(&self->t);
+}
+
+/* Without a doorbell it takes a kick. */
+TEST_F_TIMEOUT(savic_notify, ipi_running, TIMEOUT_SECS)
+{
+	bool doorbell = kvm_get_module_param_bool("kvm_amd", "savic_doorbell");
+	struct notified n;
+
+	if (!start_on_two_cpus(&self->t, guest_sends_ipis))
+		SKIP(return, "Needs two CPUs");
+	n = run_sender(&self->t, false);
+	EXPECT_EQ(doorbell ? n.kicks : n.doorbells, 0);
+	/* Not in guest mode because of a tick, now and then. */
+	EXPECT_EQ(n.doorbells + n.kicks + n.wakes, NR_ROUNDS);
+	EXPECT_GT(doorbell ? n.doorbells : n.kicks, 0);
+}
+
+TEST_F_TIMEOUT(savic_notify, nmi_running, TIMEOUT_SECS)
+{
+	struct notified n;
+
+	if (!start_on_two_cpus(&self->t, guest_sends_nmis))
+		SKIP(return, "Needs two CPUs");
+	n = run_sender(&self->t, false);
+	EXPECT_EQ(n.kicks, NR_ROUNDS);
+	EXPECT_EQ(n.doorbells, 0);
+	EXPECT_EQ(n.wakes, 0);
+}
+
+TEST_F_TIMEOUT(savic_notify, ipi_blocked, TIMEOUT_SECS)
+{
+	struct notified n;
+
+	start(&self->t, guest_sends_ipis, guest_halts);
+	n = run_sender(&self->t, true);
+	EXPECT_EQ(n.kicks, 0);
+	EXPECT_EQ(n.doorbells, 0);
+	EXPECT_EQ(n.wakes, NR_ROUNDS);
+}
+
+TEST_F_TIMEOUT(savic_notify, nmi_blocked, TIMEOUT_SECS)
+{
+	struct notified n;
+
+	start(&self->t, guest_sends_nmis, guest_halts);
+	n = run_sender(&self->t, true);
+	EXPECT_EQ(n.kicks, NR_ROUNDS);
+	EXPECT_EQ(n.doorbells, 0);
+	EXPECT_EQ(n.wakes, 0);
+}
+
+/* The target isn't in KVM_RUN when it is sent an IPI, and halts when it is. */
+TEST_F_TIMEOUT(savic_notify, ipi_in_userspace, TIMEOUT_SECS)
+{
+	struct test_vm *t = &self->t;
+	struct notified n;
+
+	vcpu_arch_set_entry_point(t->vcpus[TARGET], guest_takes_one);
+	vcpu_arch_set_entry_point(t->vcpus[SENDER], guest_sends_one);
+	vm_sev_launch(t->vm, snp_default_policy(), NULL);
+
+	EXPECT_TRUE(savic_vcpu_run(t->vcpus[TARGET]));
+	EXPECT_TRUE(savic_vcpu_run(t->vcpus[SENDER]));
+	EXPECT_FALSE(savic_vcpu_run(t->vcpus[SENDER]));
+	n = notified(t->vcpus[TARGET]);
+	EXPECT_EQ(n.kicks, 0);
+	EXPECT_EQ(n.doorbells, 0);
+	EXPECT_EQ(n.wakes, 1);
+	EXPECT_FALSE(savic_vcpu_run(t->vcpus[TARGET]));
+}
+
+/* Each target once, and nobody else at all. */
+TEST_F_TIMEOUT(savic_notify, targets_only, TIMEOUT_SECS)
+{
+	struct notified before[NR_VCPUS], n;
+	struct test_vm *t = &self->t;
+	int i, vcpu;
+
+	vcpu_arch_set_entry_point(t->vcpus[SENDER], guest_sends_to_many);
+	vm_sev_launch(t->vm, snp_default_policy(), NULL);
+	for (vcpu = 1; vcpu < NR_VCPUS; vcpu++)
+		EXPECT_TRUE(savic_vcpu_run(t->vcpus[vcpu]));
+
+	EXPECT_TRUE(savic_vcpu_run(t->vcpus[SENDER]));
+	for (i = 0; i < ARRAY_SIZE(ipis); i++) {
+		for (vcpu = 0; vcpu < NR_VCPUS; vcpu++)
+			before[vcpu] = notified(t->vcpus[vcpu]);
+		EXPECT_TRUE(savic_vcpu_run(t->vcpus[SENDER]));
+		for (vcpu = 0; vcpu < NR_VCPUS; vcpu++) {
+			n = notified(t->vcpus[vcpu]);
+			EXPECT_EQ(n.kicks, before[vcpu].kicks);
+			EXPECT_EQ(n.doorbells, before[vcpu].doorbells);
+			EXPECT_EQ(n.wakes - before[vcpu].wakes,
+				  ipis[i].targets & BIT(vcpu) ? 1 : 0) {
+				TH_LOG("ICR %#lx, vCPU %d", ipis[i].icr, vcpu);
+			}
+		}
+	}
+	EXPECT_FALSE(savic_vcpu_run(t->vcpus[SENDER]));
+}
 
 FIXTURE(savic_halt) {
 	struct test_vm t;
@@ -237,25 +551,18 @@ FIXTURE_TEARDOWN(savic_halt)
 	kvm_vm_free(self->t.vm);
 }
 
-static void add_stop_flag(struct test_vm *t)
-{
-	gva_t gva = vm_alloc_shared(t->vm, PAGE_SIZE, KVM_UTIL_MIN_VADDR, MEM_REGION_DATA);
-
-	write_guest_global(t->vm, stop, (bool *)gva);
-	t->stop = addr_gva2hva(t->vm, gva);
-	*t->stop = false;
-}
-
 /* Returns at the guest's first GUEST_SYNC(). */
 static void launch(struct test_vm *t, void *guest_code, bool split_irqchip)
 {
-	t->vm = __vm_savic_create(1, guest_code, &t->vcpu, split_irqchip, 0);
-	vm_install_exception_handler(t->vm, VECTOR, savic_irq_handler);
-	vm_install_exception_handler(t->vm, STOP_VECTOR, savic_irq_handler);
-	vm_install_exception_handler(t->vm, NMI_VECTOR, savic_nmi_handler);
-	add_stop_flag(t);
+	gva_t gva;
+
+	create_vm(t, 1, guest_code, split_irqchip);
+	gva = vm_alloc_shared(t->vm, PAGE_SIZE, KVM_UTIL_MIN_VADDR, MEM_REGION_DATA);
+	write_guest_global(t->vm, stop, (bool *)gva);
+	t->stop = addr_gva2hva(t->vm, gva);
+	*t->stop = false;
 	vm_sev_launch(t->vm, snp_default_policy(), NULL);
-	TEST_ASSERT(savic_vcpu_run(t->vcpu), "Unexpected GUEST_DONE()");
+	TEST_ASSERT(savic_vcpu_run(t->vcpus[0]), "Unexpected GUEST_DONE()");
 }
 
 static long now_ms(void)
@@ -290,10 +597,10 @@ static void expect_limited_halts(struct test_vm *t)
 	u32 nr_halts = 0;
 
 	do {
-		TEST_ASSERT(savic_vcpu_run(t->vcpu), "Unexpected GUEST_DONE()");
+		TEST_ASSERT(savic_vcpu_run(t->vcpus[0]), "Unexpected GUEST_DONE()");
 		nr_halts += NR_HALTS;
 		expect_rate(nr_halts, start);
-	} while (nr_sleeps(t->vcpu) < NR_SLEEPS && nr_halts < MAX_HALTS);
+	} while (nr_sleeps(t->vcpus[0]) < NR_SLEEPS && nr_halts < MAX_HALTS);
 
 	if (nr_halts >= MAX_HALTS)
 		ksft_print_msg("%u halts took %ld ms, that's too slow for the limit\n", nr_halts,
@@ -306,17 +613,17 @@ TEST_F_TIMEOUT(savic_halt, engine_off, TIMEOUT_SECS)
 	launch(&self->t, guest_engine_off, false);
 	savic_send_msi(self->t.vm, 0, VECTOR);
 	expect_limited_halts(&self->t);
-	EXPECT_FALSE(savic_vcpu_run(self->t.vcpu));
+	EXPECT_FALSE(savic_vcpu_run(self->t.vcpus[0]));
 }
 
 /* One waits for hardware, and one for the first. */
 TEST_F_TIMEOUT(savic_halt, engine_off_nmis, TIMEOUT_SECS)
 {
 	launch(&self->t, guest_engine_off_nmis, false);
-	vcpu_ioctl(self->t.vcpu, KVM_NMI, NULL);
-	vcpu_ioctl(self->t.vcpu, KVM_NMI, NULL);
+	vcpu_ioctl(self->t.vcpus[0], KVM_NMI, NULL);
+	vcpu_ioctl(self->t.vcpus[0], KVM_NMI, NULL);
 	expect_limited_halts(&self->t);
-	EXPECT_FALSE(savic_vcpu_run(self->t.vcpu));
+	EXPECT_FALSE(savic_vcpu_run(self->t.vcpus[0]));
 }
 
 TEST_F_TIMEOUT(savic_halt, no_page, TIMEOUT_SECS)
@@ -327,12 +634,12 @@ TEST_F_TIMEOUT(savic_halt, no_page, TIMEOUT_SECS)
 
 	launch(t, guest_no_page, false);
 	savic_send_msi(t->vm, 0, VECTOR);
-	pthread_create(&thread, NULL, savic_vcpu_thread, t->vcpu);
+	pthread_create(&thread, NULL, savic_vcpu_thread, t->vcpus[0]);
 	for (i = 1; i <= NR_WAKEUPS; i++) {
-		while (vcpu_get_stat(t->vcpu, halt_exits) < i ||
-		       !vcpu_get_stat(t->vcpu, blocking))
+		while (vcpu_get_stat(t->vcpus[0], halt_exits) < i ||
+		       !vcpu_get_stat(t->vcpus[0], blocking))
 			usleep(50);
-		TEST_ASSERT_EQ(vcpu_get_stat(t->vcpu, halt_exits), i);
+		TEST_ASSERT_EQ(vcpu_get_stat(t->vcpus[0], halt_exits), i);
 		savic_send_msi(t->vm, 0, VECTOR);
 	}
 	pthread_join(thread, NULL);
@@ -341,8 +648,8 @@ TEST_F_TIMEOUT(savic_halt, no_page, TIMEOUT_SECS)
 TEST_F_TIMEOUT(savic_halt, pending, TIMEOUT_SECS)
 {
 	launch(&self->t, guest_pending, false);
-	EXPECT_FALSE(savic_vcpu_run(self->t.vcpu));
-	EXPECT_EQ(vcpu_get_stat(self->t.vcpu, halt_exits), 0);
+	EXPECT_FALSE(savic_vcpu_run(self->t.vcpus[0]));
+	EXPECT_EQ(vcpu_get_stat(self->t.vcpus[0], halt_exits), 0);
 }
 
 /* A line that stays asserted, so that each halt is one more EOI. */
@@ -351,8 +658,8 @@ TEST_F_TIMEOUT(savic_halt, masked_line, TIMEOUT_SECS)
 	launch(&self->t, guest_masked_line, false);
 	kvm_irq_line(self->t.vm, LINE_GSI, 1);
 	expect_limited_halts(&self->t);
-	EXPECT_GE(vcpu_get_stat(self->t.vcpu, savic_missing_eois), NR_SLEEPS);
-	EXPECT_FALSE(savic_vcpu_run(self->t.vcpu));
+	EXPECT_GE(vcpu_get_stat(self->t.vcpus[0], savic_missing_eois), NR_SLEEPS);
+	EXPECT_FALSE(savic_vcpu_run(self->t.vcpus[0]));
 }
 
 /* The same if the I/O APIC is userspace's. */
@@ -366,16 +673,16 @@ TEST_F_TIMEOUT(savic_halt, masked_level, TIMEOUT_SECS)
 	start = now_ms();
 	for (i = 0; i < NR_HALTS; i++) {
 		savic_send_msi(t->vm, 0, MSI_LEVEL | VECTOR);
-		vcpu_run(t->vcpu);
-		TEST_ASSERT_KVM_EXIT_REASON(t->vcpu, KVM_EXIT_IOAPIC_EOI);
+		vcpu_run(t->vcpus[0]);
+		TEST_ASSERT_KVM_EXIT_REASON(t->vcpus[0], KVM_EXIT_IOAPIC_EOI);
 	}
 	expect_rate(NR_HALTS, start);
 
 	savic_send_msi(t->vm, 0, STOP_VECTOR);
 	do {
-		vcpu_run(t->vcpu);
-	} while (t->vcpu->run->exit_reason == KVM_EXIT_IOAPIC_EOI);
-	EXPECT_EQ(get_ucall(t->vcpu, NULL), UCALL_DONE);
+		vcpu_run(t->vcpus[0]);
+	} while (t->vcpus[0]->run->exit_reason == KVM_EXIT_IOAPIC_EOI);
+	EXPECT_EQ(get_ucall(t->vcpus[0], NULL), UCALL_DONE);
 }
 
 /*
@@ -391,25 +698,24 @@ TEST_F_TIMEOUT(savic_halt, denied_line, TIMEOUT_SECS)
 		.flags = KVM_IRQFD_FLAG_RESAMPLE,
 	};
 	struct test_vm *t = &self->t;
-	u64 nr_unmasks = 0, one = 1, nr;
+	u64 nr_unmasks = 0, nr;
 	pthread_t thread;
 	long start;
 
 	launch(t, guest_denied_line, false);
 	vm_ioctl(t->vm, KVM_IRQFD, &irqfd);
-	pthread_create(&thread, NULL, savic_vcpu_thread, t->vcpu);
+	pthread_create(&thread, NULL, savic_vcpu_thread, t->vcpus[0]);
 	start = now_ms();
 	while (nr_unmasks < NR_UNMASKS) {
-		TEST_ASSERT_EQ(write(irqfd.fd, &one, sizeof(one)), (ssize_t)sizeof(one));
+		savic_signal_eventfd(irqfd.fd);
 		TEST_ASSERT_EQ(read(irqfd.resamplefd, &nr, sizeof(nr)), (ssize_t)sizeof(nr));
 		nr_unmasks += nr;
 		expect_rate(nr_unmasks, start);
 	}
 	/* One of them for each EOI that was missing. */
-	EXPECT_EQ(vcpu_get_stat(t->vcpu, savic_missing_eois), nr_unmasks);
-	EXPECT_EQ(vcpu_get_stat(t->vcpu, savic_level_eois), nr_unmasks);
+	EXPECT_EQ(vcpu_get_stat(t->vcpus[0], savic_missing_eois), nr_unmasks);
+	EXPECT_EQ(vcpu_get_stat(t->vcpus[0], savic_level_eois), nr_unmasks);
 
-	WRITE_ONCE(*t->stop, true);
 	savic_send_msi(t->vm, 0, STOP_VECTOR);
 	pthread_join(thread, NULL);
 	close(irqfd.fd);
@@ -420,35 +726,25 @@ TEST_F_TIMEOUT(savic_halt, denied_line, TIMEOUT_SECS)
 TEST_F_TIMEOUT(savic_halt, storms, TIMEOUT_SECS)
 {
 	struct test_vm *t = &self->t;
-	struct kvm_vcpu *vcpus[2];
-	pthread_t thread;
-	u64 nr;
+	struct kvm_vcpu *sender, *target;
+	struct notified n;
 
-	t->vm = vm_savic_create(2, guest_storms, vcpus);
-	t->vcpu = vcpus[0];
-	t->target = vcpus[1];
-	vcpu_arch_set_entry_point(t->target, guest_storm_target);
-	add_stop_flag(t);
-	vm_sev_launch(t->vm, snp_default_policy(), NULL);
-	EXPECT_TRUE(savic_vcpu_run(t->vcpu));
-	EXPECT_TRUE(savic_vcpu_run(t->target));
-	pthread_create(&thread, NULL, savic_vcpu_thread, t->target);
+	create_vm(t, 2, NULL, false);
+	sender = t->vcpus[SENDER];
+	target = t->vcpus[TARGET];
+	start(t, guest_storms, guest_halts);
 
-	EXPECT_TRUE(savic_vcpu_run(t->vcpu));
-	EXPECT_EQ(vcpu_get_stat(t->vcpu, savic_level_eois), 0);
-	EXPECT_EQ(vcpu_get_stat(t->vcpu, savic_kicks), 0);
+	EXPECT_TRUE(savic_vcpu_run(sender));
+	EXPECT_EQ(vcpu_get_stat(sender, savic_level_eois), 0);
+	EXPECT_EQ(vcpu_get_stat(sender, savic_kicks), 0);
 
-	EXPECT_FALSE(savic_vcpu_run(t->vcpu));
-	EXPECT_EQ(vcpu_get_stat(t->target, savic_posted), NR_REQUESTS);
-	nr = vcpu_get_stat(t->target, savic_kicks) + vcpu_get_stat(t->target, savic_wakes) +
-	     vcpu_get_stat(t->target, savic_doorbells);
-	EXPECT_LE(nr, NR_REQUESTS_TO_OTHER);
-	EXPECT_LE(vcpu_get_stat(t->target, halt_exits), NR_REQUESTS_TO_OTHER + 1);
-	EXPECT_EQ(vcpu_get_stat(t->target, savic_missing_eois), 0);
-
-	WRITE_ONCE(*t->stop, true);
-	savic_send_msi(t->vm, 1, STOP_VECTOR);
-	pthread_join(thread, NULL);
+	EXPECT_FALSE(savic_vcpu_run(sender));
+	EXPECT_EQ(vcpu_get_stat(target, savic_posted), NR_REQUESTS);
+	n = notified(target);
+	EXPECT_LE(n.kicks + n.wakes + n.doorbells, NR_REQUESTS_TO_OTHER);
+	EXPECT_LE(vcpu_get_stat(target, halt_exits), NR_REQUESTS_TO_OTHER + 1);
+	EXPECT_EQ(vcpu_get_stat(target, savic_missing_eois), 0);
+	stop_target(t);
 }
 
 SAVIC_TEST_HARNESS_MAIN
