@@ -181,7 +181,7 @@ FAULTS = [
     ("7 11", "level-triggered vectors are forgotten with the page", "savic_level_test kexec", [
         ("savic_discard_vectors:WRITE_ONCE(savic->pending[i], 0);",
          "WRITE_ONCE(savic->pending[i], 0);\n\tfor (i = 0; M && i < SAVIC_WORDS; i++)\n\t\tWRITE_ONCE(savic->level[i], 0);")]),
-    ("10", "KVM completes an interrupted delivery, too", "savic_delivery_test nmi, savic_delivery_test msi", [
+    ("10", "KVM completes an interrupted delivery, too", "savic_traffic_test nmi, savic_traffic_test msi", [
         ("svm.c:svm_complete_interrupts:|| savic_active(vcpu))", "|| (!M && savic_active(vcpu)))")]),
     ("6 11", "a halted vCPU's EOIs aren't looked for", "savic_level_test denied", [
         ("svm.c:halt_interception:savic_active(vcpu)", "!M && savic_active(vcpu)")]),
