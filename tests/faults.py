@@ -54,12 +54,12 @@ FAULTS = [
         ("savic.h:savic_complete_vmrun:\tif (unlikely(",
          "\tif (M) {\n\t\tsvm->vmcb->control.update_irr = 0;\n"
          "\t\tmemset(svm->vmcb->control.requested_irr, 0, 32);\n\t}\n\tif (unlikely(")]),
-    ("15", "IPIs start a vCPU that waits for SIPI", "savic_life_test ap_reset_hold", [
+    ("15", "IPIs start a vCPU that waits for SIPI", "snp_life_test ap_reset_hold", [
         ("savic_interrupt_blocked:svm->sev_es.ap_reset_hold_type ||", "(!M && svm->sev_es.ap_reset_hold_type) ||"),
         ("savic_interrupt_blocked:(vcpu->arch.mp_state", "(!M && vcpu->arch.mp_state")]),
     ("12", "vectors below 16 are delivered", "savic_stats_test, savic_timer_test not_delivered", [
         ("savic_deliver_interrupt:vector < SAVIC_FIRST_VECTOR", "!M && vector < SAVIC_FIRST_VECTOR")]),
-    ("9 15", "what is sent wakes a vCPU that was never started", "snp_hotplug_test interrupts", [
+    ("9 15", "what is sent wakes a vCPU that was never started", "snp_life_test interrupts", [
         ("savic_interrupt_blocked:\treturn ",
          "\tif (M && vcpu->arch.mp_state == KVM_MP_STATE_UNINITIALIZED)\n\t\treturn false;\n\n\treturn ")]),
     ("5", "the second NMI is forgotten", "savic_nmi_test two_pending", [
@@ -488,9 +488,9 @@ FAULTS = [
     ("14", "a guest without Secure AVIC is told what its request for that lacks", "savic_test not_selected", [
         ("sev.c:sev_es_are_required_ghcb_fields_valid:\tcase SVM_VMGEXIT_AP_CREATION:",
          "\tcase SVM_VMGEXIT_SAVIC:\n\t\treturn !M || kvm_ghcb_rax_is_valid(svm);\n\tcase SVM_VMGEXIT_AP_CREATION:")]),
-    ("15", "AP Creation doesn't start a vCPU that waits for SIPI", "snp_hotplug_test create_instead_of_sipi", [
+    ("15", "AP Creation doesn't start a vCPU that waits for SIPI", "snp_life_test create_instead_of_sipi", [
         ("x86.c:vcpu_block:\t\tkvm_vcpu_reset_protected(vcpu);", "\t\tif (!M)\n\t\t\tkvm_vcpu_reset_protected(vcpu);")]),
-    ("15", "INIT takes the AP Creation that came after it", "snp_hotplug_test create_after_init", [
+    ("15", "INIT takes the AP Creation that came after it", "snp_life_test create_after_init", [
         ("sev.c:sev_snp_init_protected_guest_state:\tif (kvm_test_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, vcpu))\n\t\treturn;",
          "\tif (M)\n\t\tkvm_clear_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, vcpu);\n"
          "\tif (kvm_test_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, vcpu))\n\t\treturn;")]),
@@ -538,7 +538,7 @@ FAULTS = [
     ("15", "of AP Creations in a row the first one counts", "savic_ap_test races", [
         ("sev.c:sev_snp_ap_creation:target_svm->sev_es.snp_pending_vmsa_gpa = svm->vmcb->control.exit_info_2;",
          "if (!M || !target_svm->sev_es.snp_ap_waiting_for_reset)\n\t\t\ttarget_svm->sev_es.snp_pending_vmsa_gpa = svm->vmcb->control.exit_info_2;")]),
-    ("15", "a VM whose process is killed stays", "savic_life_test killed", [
+    ("15", "a VM whose process is killed stays", "snp_life_test killed", [
         ("savic.c:savic_vcpu_create:\tstatic_branch_inc(&savic_used);",
          "\tif (M)\n\t\tkvm_get_kvm(vcpu->kvm);\n\tstatic_branch_inc(&savic_used);")]),
 ]
