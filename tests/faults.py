@@ -57,7 +57,7 @@ FAULTS = [
     ("15", "IPIs start a vCPU that waits for SIPI", "snp_life_test ap_reset_hold", [
         ("savic_interrupt_blocked:svm->sev_es.ap_reset_hold_type ||", "(!M && svm->sev_es.ap_reset_hold_type) ||"),
         ("savic_interrupt_blocked:(vcpu->arch.mp_state", "(!M && vcpu->arch.mp_state")]),
-    ("12", "vectors below 16 are delivered", "savic_stats_test, savic_timer_test not_delivered", [
+    ("12", "vectors below 16 are delivered", "savic_debug_test, savic_timer_test not_delivered", [
         ("savic_deliver_interrupt:vector < SAVIC_FIRST_VECTOR", "!M && vector < SAVIC_FIRST_VECTOR")]),
     ("9 15", "what is sent wakes a vCPU that was never started", "snp_life_test interrupts", [
         ("savic_interrupt_blocked:\treturn ",
@@ -194,7 +194,7 @@ FAULTS = [
     ("8", "a page that is zapped isn't counted", "savic_page_test mmu_notifier", [
         ("savic_page.c:savic_invalidate_range:vcpu->stat.savic_page_losses++;",
          "if (!M)\n\t\t\tvcpu->stat.savic_page_losses++;")]),
-    ("4", "IPIs by VMGEXIT aren't counted", "savic_stats_test savic_stats", [
+    ("4", "IPIs by VMGEXIT aren't counted", "savic_debug_test savic_stats", [
         ("savic_vmgexit.c:savic_send_ipi:\tvcpu->stat.savic_ipis++;",
          "\tif (!M)\n\t\tvcpu->stat.savic_ipis++;")]),
     ("8", "a zapped range isn't looked at", "savic_page_test mmu_notifier", [
@@ -265,16 +265,16 @@ FAULTS = [
     ("4", "IPIs with some reasons are refused", "savic_ipi_test all_reasons", [
         ("savic_vmgexit.c:savic_handle_vmgexit:if (!savic_forward_ipi(vcpu, info_1))",
          "if ((M && control->exit_info_2 >> 32 == 1) || !savic_forward_ipi(vcpu, info_1))")]),
-    ("6", "debugfs forgets level-triggered vectors", "savic_stats_test savic_debugfs", [
+    ("6", "debugfs forgets level-triggered vectors", "savic_debug_test savic_debugfs", [
         ("savic.c:savic_debugfs_show:savic->level)", "M ? savic->eoi : savic->level)")]),
-    ("6", "debugfs forgets the EOIs that userspace is to be told of", "savic_stats_test eois", [
+    ("6", "debugfs forgets the EOIs that userspace is to be told of", "savic_debug_test eois", [
         ("savic.c:savic_debugfs_show:savic->eoi);", "M ? savic->level : savic->eoi);")]),
-    ("9", "debugfs doesn't show that a vCPU is to look again", "savic_stats_test two_vcpus", [
+    ("9", "debugfs doesn't show that a vCPU is to look again", "savic_debug_test two_vcpus", [
         ("savic.c:savic_debugfs_show:READ_ONCE(savic->flags)", "M ? 0 : READ_ONCE(savic->flags)")]),
-    ("4", "IPIs that are forwarded aren't counted", "savic_stats_test savic_stats", [
+    ("4", "IPIs that are forwarded aren't counted", "savic_debug_test savic_stats", [
         ("savic_vmgexit.c:savic_forward_ipi:\tvcpu->stat.savic_ipis++;",
          "\tif (!M)\n\t\tvcpu->stat.savic_ipis++;")]),
-    ("11", "EOIs of level-triggered vectors aren't counted", "savic_stats_test savic_stats", [
+    ("11", "EOIs of level-triggered vectors aren't counted", "savic_debug_test savic_stats", [
         ("savic_vmgexit.c:savic_queue_eoi:\tvcpu->stat.savic_level_eois++;", "\tif (!M)\n\t\tvcpu->stat.savic_level_eois++;")]),
 
     # Without a local APIC in the kernel.
@@ -299,7 +299,7 @@ FAULTS = [
     # EOI.
     ("3", "index -1 reaches a bitmap", "savic_level_test two_lines", [
         ("savic_vmgexit.c:savic_eoi:if (vector >= 0)", "if (M || vector >= 0)")]),
-    ("3", "an EOI without anything in service is refused", "savic_msr_test noaccel, savic_stats_test savic_stats", [
+    ("3", "an EOI without anything in service is refused", "savic_msr_test noaccel, savic_debug_test savic_stats", [
         ("savic_vmgexit.c:savic_eoi:\t\ttrace_kvm_savic_eoi(",
          "\t\tif (M)\n\t\t\tsavic_refuse(svm, GHCB_ERR_INVALID_INPUT);\n\t\ttrace_kvm_savic_eoi(")]),
     ("3 11", "an EOI ends what is still on its way to the guest", "savic_level_test eoi_before_taken", [
@@ -337,12 +337,12 @@ FAULTS = [
          "(!M && control->int_ctl & V_NMI_PENDING_MASK)")]),
     ("5", "an NMI that goes to hardware isn't looked after", "savic_nmi_test kvm_nmi", [
         ("svm.c:svm_set_vnmi_pending:savic_active(vcpu)", "!M && savic_active(vcpu)")]),
-    ("5", "the second NMI waits for any exit", "savic_trace_test second_nmi", [
+    ("5", "the second NMI waits for any exit", "savic_debug_test second_nmi", [
         ("savic_request:\t\tsavic_run_at(", "\t\tif (!M)\n\t\t\tsavic_run_at(")]),
     ("5", "the second NMI waits for the timer, whatever the guest does", "savic_nmi_test denied", [
         ("savic_complete_nmi:(control->exit_code != SVM_EXIT_INTR ||",
          "((!M && control->exit_code != SVM_EXIT_INTR) ||")]),
-    ("5", "the second NMI is forgotten with an exit of the host's", "savic_trace_test second_nmi", [
+    ("5", "the second NMI is forgotten with an exit of the host's", "savic_debug_test second_nmi", [
         ("savic_request:|| svm->vcpu.arch.nmi_pending;", "|| (!M && svm->vcpu.arch.nmi_pending);"),
         ("savic_complete_nmi:nmi_left || vcpu->arch.nmi_pending;",
          "nmi_left || (!M && vcpu->arch.nmi_pending);")]),
@@ -356,7 +356,7 @@ FAULTS = [
     ("7", "what was handed to hardware is kept when the page is unregistered", "savic_test msi_engine_off", [
         ("savic_request:\t\tsavic_discard_irr(svm);", "\t\tif (!M)\n\t\t\tsavic_discard_irr(svm);")]),
     ("7", "what was discarded comes along with the next vector",
-     "savic_test msi_engine_off, savic_trace_test discarded", [
+     "savic_test msi_engine_off, savic_debug_test discarded", [
         ("savic_discard_irr:\tmemset(", "\tif (!M)\n\t\tmemset(")]),
 
     # The backing page.
@@ -480,10 +480,10 @@ FAULTS = [
     ("7 12", "a timer that expires before the engine is on is lost", "savic_timer_test engine_off", [
         ("savic_deliver_interrupt:\tset_bit(vector, savic->pending);",
          "\tif (!M || VALID_PAGE(READ_ONCE(savic->gpa)))\n\t\tset_bit(vector, savic->pending);")]),
-    ("12", "KVM waits for a deadline that nobody is told of", "savic_trace_test timer_advance", [
+    ("12", "KVM waits for a deadline that nobody is told of", "savic_debug_test timer_advance", [
         ("savic.h:savic_prepare_vmrun:\tsvm->vcpu.arch.apic->lapic_timer.expired_tscdeadline = 0;",
          "\tif (!M)\n\t\tsvm->vcpu.arch.apic->lapic_timer.expired_tscdeadline = 0;")]),
-    ("12", "KVM doesn't wait for the deadline", "savic_trace_test timer_advance", [
+    ("12", "KVM doesn't wait for the deadline", "savic_debug_test timer_advance", [
         ("savic_forget_deadline:if (!control->update_irr ||", "if (M || !control->update_irr ||")]),
     ("14", "a guest without Secure AVIC is told what its request for that lacks", "savic_test not_selected", [
         ("sev.c:sev_es_are_required_ghcb_fields_valid:\tcase SVM_VMGEXIT_AP_CREATION:",
@@ -494,7 +494,7 @@ FAULTS = [
         ("sev.c:sev_snp_init_protected_guest_state:\tif (kvm_test_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, vcpu))\n\t\treturn;",
          "\tif (M)\n\t\tkvm_clear_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, vcpu);\n"
          "\tif (kvm_test_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, vcpu))\n\t\treturn;")]),
-    ("7 10", "debugfs doesn't show what hardware has not taken", "savic_stats_test savic_debugfs", [
+    ("7 10", "debugfs doesn't show what hardware has not taken", "savic_debug_test savic_debugfs", [
         ("savic.c:savic_debugfs_show:if (!READ_ONCE(control->update_irr))", "if (M || !READ_ONCE(control->update_irr))")]),
     ("12", "a vCPU leaves its timer on the CPU that it leaves", "savic_timer_test migrated", [
         ("lapic.c:__kvm_migrate_apic_timer:if (hrtimer_cancel(timer))", "if (hrtimer_cancel(timer) && !M)")]),
