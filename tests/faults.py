@@ -57,7 +57,7 @@ FAULTS = [
     ("15", "IPIs start a vCPU that waits for SIPI", "snp_life_test ap_reset_hold", [
         ("savic_interrupt_blocked:svm->sev_es.ap_reset_hold_type ||", "(!M && svm->sev_es.ap_reset_hold_type) ||"),
         ("savic_interrupt_blocked:(vcpu->arch.mp_state", "(!M && vcpu->arch.mp_state")]),
-    ("12", "vectors below 16 are delivered", "savic_debug_test, savic_timer_test not_delivered", [
+    ("12", "vectors below 16 are delivered", "savic_debug_test, savic_msr_test not_delivered", [
         ("savic_deliver_interrupt:vector < SAVIC_FIRST_VECTOR", "!M && vector < SAVIC_FIRST_VECTOR")]),
     ("9 15", "what is sent wakes a vCPU that was never started", "snp_life_test interrupts", [
         ("savic_interrupt_blocked:\treturn ",
@@ -439,45 +439,45 @@ FAULTS = [
          "\tif (!M)\n\t\tkvm_irq_routing_update(kvm);")]),
 
     # Timer.
-    ("12", "one-shot timers are lost", "savic_timer_test oneshot", [
+    ("12", "one-shot timers are lost", "savic_msr_test oneshot", [
         ("lapic.c:apic_timer_expired:\tatomic_inc(&apic->lapic_timer.pending);",
          "\tif (!M || !apic_lvtt_oneshot(apic))\n\t\tatomic_inc(&apic->lapic_timer.pending);")]),
-    ("12", "a one-shot timer that is stopped expires", "savic_timer_test oneshot", [
+    ("12", "a one-shot timer that is stopped expires", "savic_msr_test oneshot", [
         ("lapic.c:kvm_lapic_reg_write:\t\tcancel_apic_timer(apic);\n\t\tkvm_lapic_set_reg(apic, APIC_TMICT, val);",
          "\t\tif (M && !val)\n\t\t\tbreak;\n\t\tcancel_apic_timer(apic);\n\t\tkvm_lapic_set_reg(apic, APIC_TMICT, val);")]),
-    ("12", "periodic timers expire once", "savic_timer_test periodic", [
+    ("12", "periodic timers expire once", "savic_msr_test periodic", [
         ("lapic.c:apic_timer_fn:if (lapic_is_periodic(apic) &&", "if (!M && lapic_is_periodic(apic) &&")]),
-    ("12", "TSC deadlines never come", "savic_timer_test deadline", [
+    ("12", "TSC deadlines never come", "savic_msr_test deadline", [
         ("lapic.c:start_sw_tscdeadline:if (unlikely(!tscdeadline ||", "if (M || unlikely(!tscdeadline ||")]),
-    ("12", "a TSC deadline that was met is still there", "savic_timer_test deadline", [
+    ("12", "a TSC deadline that was met is still there", "savic_msr_test deadline", [
         ("lapic.c:kvm_apic_inject_pending_timer_irqs:\t\tktimer->tscdeadline = 0;",
          "\t\tif (!M)\n\t\t\tktimer->tscdeadline = 0;")]),
-    ("12", "another mode doesn't disarm a TSC deadline", "savic_timer_test deadline", [
+    ("12", "another mode doesn't disarm a TSC deadline", "savic_msr_test deadline", [
         ("lapic.c:apic_update_lvtt:\t\t\tcancel_apic_timer(apic);",
          "\t\t\tif (!M)\n\t\t\t\tcancel_apic_timer(apic);")]),
-    ("12", "the timer's clock isn't divided", "savic_timer_test divide", [
+    ("12", "the timer's clock isn't divided", "savic_msr_test divide", [
         ("lapic.c:update_divide_count:0x1 << (tmp2 & 0x7);", "M ? 1 : 0x1 << (tmp2 & 0x7);")]),
-    ("12", "the current count is half of what it should be", "savic_timer_test divide", [
+    ("12", "the current count is half of what it should be", "savic_msr_test divide", [
         ("lapic.c:apic_get_tmcct:return div64_u64(ns,", "return div64_u64(ns >> M,")]),
     ("12", "the current count stands still", "savic_msr_test instructions", [
         ("lapic.c:apic_get_tmcct:remaining = ktime_sub(apic->lapic_timer.target_expiration, now);",
          "remaining = M ? apic->lapic_timer.period / 2 : ktime_sub(apic->lapic_timer.target_expiration, now);")]),
-    ("12", "what expires while it is masked is lost", "savic_timer_test masked", [
+    ("12", "what expires while it is masked is lost", "savic_msr_test masked", [
         ("lapic.c:apic_has_pending_timer:apic_lvt_enabled(apic, APIC_LVTT)",
          "(M || apic_lvt_enabled(apic, APIC_LVTT))")]),
-    ("12", "what expired while it was masked outlives the timer", "savic_timer_test masked", [
+    ("12", "what expired while it was masked outlives the timer", "savic_msr_test masked", [
         ("lapic.c:__start_apic_timer:\tatomic_set(&apic->lapic_timer.pending, 0);",
          "\tif (!M)\n\t\tatomic_set(&apic->lapic_timer.pending, 0);"),
         ("lapic.c:cancel_apic_timer:\tatomic_set(&apic->lapic_timer.pending, 0);",
          "\tif (!M)\n\t\tatomic_set(&apic->lapic_timer.pending, 0);")]),
-    ("12", "a masked timer's interrupts are delivered", "savic_timer_test periodic", [
+    ("12", "a masked timer's interrupts are delivered", "savic_msr_test periodic", [
         ("lapic.c:kvm_apic_local_deliver:!(reg & APIC_LVT_MASKED)", "(M || !(reg & APIC_LVT_MASKED))"),
         ("lapic.c:apic_has_pending_timer:apic_lvt_enabled(apic, APIC_LVTT)",
          "(M || apic_lvt_enabled(apic, APIC_LVTT))")]),
-    ("12", "a timer that expires while the vCPU isn't in KVM_RUN is lost", "savic_timer_test in_userspace", [
+    ("12", "a timer that expires while the vCPU isn't in KVM_RUN is lost", "savic_msr_test in_userspace", [
         ("lapic.c:apic_timer_expired:\tif (atomic_read(&apic->lapic_timer.pending))",
          "\tif ((M && !vcpu->wants_to_run) || atomic_read(&apic->lapic_timer.pending))")]),
-    ("7 12", "a timer that expires before the engine is on is lost", "savic_timer_test engine_off", [
+    ("7 12", "a timer that expires before the engine is on is lost", "savic_msr_test engine_off", [
         ("savic_deliver_interrupt:\tset_bit(vector, savic->pending);",
          "\tif (!M || VALID_PAGE(READ_ONCE(savic->gpa)))\n\t\tset_bit(vector, savic->pending);")]),
     ("12", "KVM waits for a deadline that nobody is told of", "savic_debug_test timer_advance", [
@@ -496,7 +496,7 @@ FAULTS = [
          "\tif (kvm_test_request(KVM_REQ_UPDATE_PROTECTED_GUEST_STATE, vcpu))\n\t\treturn;")]),
     ("7 10", "debugfs doesn't show what hardware has not taken", "savic_debug_test savic_debugfs", [
         ("savic.c:savic_debugfs_show:if (!READ_ONCE(control->update_irr))", "if (M || !READ_ONCE(control->update_irr))")]),
-    ("12", "a vCPU leaves its timer on the CPU that it leaves", "savic_timer_test migrated", [
+    ("12", "a vCPU leaves its timer on the CPU that it leaves", "savic_msr_test migrated", [
         ("lapic.c:__kvm_migrate_apic_timer:if (hrtimer_cancel(timer))", "if (hrtimer_cancel(timer) && !M)")]),
 
     # Paravirtual features.
