@@ -672,17 +672,11 @@ FIXTURE_TEARDOWN(savic_ap)
 	kvm_vm_free(self->vm);
 }
 
-static void launch(struct kvm_vcpu *vcpu, void *guest_code)
-{
-	vcpu_arch_set_entry_point(vcpu, guest_code);
-	vm_sev_launch(vcpu->vm, snp_default_policy(), NULL);
-}
-
 TEST_F_TIMEOUT(savic_ap, create_and_destroy, TIMEOUT_SECS)
 {
 	pthread_t thread;
 
-	launch(self->vcpus[0], guest_creator);
+	savic_launch(self->vcpus[0], guest_creator, 0);
 	pthread_create(&thread, NULL, savic_vcpu_thread, self->vcpus[1]);
 	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
 	pthread_join(thread, NULL);
@@ -692,7 +686,7 @@ TEST_F_TIMEOUT(savic_ap, register_for_ap, TIMEOUT_SECS)
 {
 	pthread_t thread;
 
-	launch(self->vcpus[0], guest_registers_for_ap);
+	savic_launch(self->vcpus[0], guest_registers_for_ap, 0);
 	EXPECT_TRUE(savic_vcpu_run(self->vcpus[0]));
 	pthread_create(&thread, NULL, savic_vcpu_thread, self->vcpus[1]);
 	usleep(DESTROY_USECS);
@@ -702,14 +696,14 @@ TEST_F_TIMEOUT(savic_ap, register_for_ap, TIMEOUT_SECS)
 
 TEST_F_TIMEOUT(savic_ap, registered_before_destruction, TIMEOUT_SECS)
 {
-	launch(self->vcpus[0], guest_registers_before_destroying);
+	savic_launch(self->vcpus[0], guest_registers_before_destroying, 0);
 	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
 	EXPECT_FALSE(savic_vcpu_run(self->vcpus[1]));
 }
 
 TEST_F_TIMEOUT(savic_ap, registered_and_destroyed, TIMEOUT_SECS)
 {
-	launch(self->vcpus[0], guest_registers_and_destroys);
+	savic_launch(self->vcpus[0], guest_registers_and_destroys, 0);
 	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
 	EXPECT_FALSE(savic_vcpu_run(self->vcpus[1]));
 }
@@ -717,7 +711,7 @@ TEST_F_TIMEOUT(savic_ap, registered_and_destroyed, TIMEOUT_SECS)
 /* KVM has the vCPU's new VMSA by then, but the vCPU hasn't. */
 TEST_F_TIMEOUT(savic_ap, irq_before_first_run, TIMEOUT_SECS)
 {
-	launch(self->vcpus[0], guest_creates_ap);
+	savic_launch(self->vcpus[0], guest_creates_ap, 0);
 	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
 	savic_send_msi(self->vm, 1, IPI_VECTOR);
 	EXPECT_FALSE(savic_vcpu_run(self->vcpus[1]));
@@ -726,7 +720,7 @@ TEST_F_TIMEOUT(savic_ap, irq_before_first_run, TIMEOUT_SECS)
 /* Neither the vector nor the NMI is for the new VMSA. */
 TEST_F_TIMEOUT(savic_ap, irq_before_destruction, TIMEOUT_SECS)
 {
-	launch(self->vcpus[0], guest_creates_two);
+	savic_launch(self->vcpus[0], guest_creates_two, 0);
 	EXPECT_TRUE(savic_vcpu_run(self->vcpus[0]));
 	savic_send_msi(self->vm, 1, IPI_VECTOR);
 	savic_send_msi(self->vm, 1, APIC_DM_NMI);
@@ -741,7 +735,7 @@ TEST_F_TIMEOUT(savic_ap, destroyed_stays_so, TIMEOUT_SECS)
 	int i;
 
 	vcpu_arch_set_entry_point(self->vcpus[1], guest_doomed_ap);
-	launch(self->vcpus[0], guest_destroys_ap);
+	savic_launch(self->vcpus[0], guest_destroys_ap, 0);
 	pthread_create(&thread, NULL, savic_vcpu_thread, self->vcpus[1]);
 	for (i = 0; i < 3; i++) {
 		EXPECT_TRUE(savic_vcpu_run(self->vcpus[0]));
@@ -758,7 +752,7 @@ TEST_F_TIMEOUT(savic_ap, registration_races, TIMEOUT_SECS)
 	pthread_t thread;
 
 	vcpu_arch_set_entry_point(self->vcpus[1], guest_spins);
-	launch(self->vcpus[0], guest_races_with_registration);
+	savic_launch(self->vcpus[0], guest_races_with_registration, 0);
 	pthread_create(&thread, NULL, savic_vcpu_thread, self->vcpus[1]);
 	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
 	pthread_join(thread, NULL);
@@ -774,7 +768,7 @@ static void send_init_sipi(struct kvm_vm *vm)
 TEST_F_TIMEOUT(savic_ap, irqs_without_init, TIMEOUT_SECS)
 {
 	vcpu_arch_set_entry_point(self->vcpus[1], guest_before_init);
-	launch(self->vcpus[0], guest_asks_on_init);
+	savic_launch(self->vcpus[0], guest_asks_on_init, 0);
 	EXPECT_TRUE(savic_vcpu_run(self->vcpus[1]));
 	savic_send_msi(self->vm, 1, IPI_VECTOR);
 	savic_send_msi(self->vm, 1, APIC_DM_NMI);
@@ -787,7 +781,7 @@ TEST_F_TIMEOUT(savic_ap, irqs_without_init, TIMEOUT_SECS)
 TEST_F_TIMEOUT(savic_ap, irqs_before_init, TIMEOUT_SECS)
 {
 	vcpu_arch_set_entry_point(self->vcpus[1], guest_waits_for_init);
-	launch(self->vcpus[0], guest_asks_on_init);
+	savic_launch(self->vcpus[0], guest_asks_on_init, 0);
 	EXPECT_TRUE(savic_vcpu_run(self->vcpus[1]));
 	savic_send_msi(self->vm, 1, IPI_VECTOR);
 	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
@@ -803,7 +797,7 @@ TEST_F_TIMEOUT(savic_ap, irq_after_init, TIMEOUT_SECS)
 	struct kvm_mp_state state;
 
 	vcpu_arch_set_entry_point(self->vcpus[1], guest_waits_for_init);
-	launch(self->vcpus[0], guest_asks_on_init_with_irq);
+	savic_launch(self->vcpus[0], guest_asks_on_init_with_irq, 0);
 	EXPECT_TRUE(savic_vcpu_run(self->vcpus[1]));
 	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
 	savic_send_msi(self->vm, 1, APIC_INT_ASSERT | APIC_DM_INIT);
@@ -822,7 +816,7 @@ TEST_F_TIMEOUT(savic_ap, page_gone_before_init, TIMEOUT_SECS)
 
 	savic_set_pages(self->vm, pages, 2);
 	vcpu_arch_set_entry_point(self->vcpus[1], guest_waits_for_init);
-	launch(self->vcpus[0], guest_asks_on_init_without_page);
+	savic_launch(self->vcpus[0], guest_asks_on_init_without_page, 0);
 	EXPECT_TRUE(savic_vcpu_run(self->vcpus[1]));
 	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
 	send_init_sipi(self->vm);
@@ -860,7 +854,7 @@ TEST_F_TIMEOUT(savic_ap, irqs_and_requests_on_init, TIMEOUT_SECS)
 		vm_install_exception_handler(self->vm, vector, savic_irq_handler);
 	vm_install_exception_handler(self->vm, STOP_VECTOR, savic_irq_handler);
 	vcpu_arch_set_entry_point(self->vcpus[1], guest_storm_target);
-	launch(self->vcpus[0], guest_storm_creator);
+	savic_launch(self->vcpus[0], guest_storm_creator, 0);
 	for (i = 0; i < 2; i++)
 		EXPECT_TRUE(savic_vcpu_run(self->vcpus[i]));
 
@@ -880,7 +874,7 @@ TEST_F_TIMEOUT(savic_ap, races, TIMEOUT_SECS)
 	pthread_t thread;
 
 	vcpu_arch_set_entry_point(self->vcpus[1], guest_spins);
-	launch(self->vcpus[0], guest_races_with_ap);
+	savic_launch(self->vcpus[0], guest_races_with_ap, 0);
 	pthread_create(&thread, NULL, savic_vcpu_thread, self->vcpus[1]);
 	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
 	pthread_join(thread, NULL);
@@ -888,7 +882,7 @@ TEST_F_TIMEOUT(savic_ap, races, TIMEOUT_SECS)
 
 TEST_F_TIMEOUT(savic_ap, bad_requests, TIMEOUT_SECS)
 {
-	launch(self->vcpus[0], guest_bad_requests);
+	savic_launch(self->vcpus[0], guest_bad_requests, 0);
 	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
 }
 
@@ -896,7 +890,7 @@ TEST_F_TIMEOUT(savic_ap, bad_requests, TIMEOUT_SECS)
 static void test_bad_vmsa(struct kvm_vcpu *vcpus[], u64 which)
 {
 	vcpu_args_set(vcpus[0], 1, which);
-	launch(vcpus[0], guest_bad_vmsa);
+	savic_launch(vcpus[0], guest_bad_vmsa, 0);
 	TEST_ASSERT(!savic_vcpu_run(vcpus[0]), "Unexpected GUEST_SYNC()");
 
 	vcpu_run(vcpus[1]);
@@ -911,7 +905,7 @@ TEST_F_TIMEOUT(savic_ap, vmsa_not_sealed, TIMEOUT_SECS)
 /* What was posted before VMRUNs that fail is delivered by the one that doesn't. */
 TEST_F_TIMEOUT(savic_ap, irq_and_failed_vmrun, TIMEOUT_SECS)
 {
-	launch(self->vcpus[0], guest_seals_later);
+	savic_launch(self->vcpus[0], guest_seals_later, 0);
 	EXPECT_TRUE(savic_vcpu_run(self->vcpus[0]));
 	savic_send_msi(self->vm, 1, IPI_VECTOR);
 	vcpu_run(self->vcpus[1]);
@@ -984,7 +978,7 @@ TEST_F_TIMEOUT(savic_registration, cells, TIMEOUT_SECS)
 {
 	pthread_t thread;
 
-	launch(self->vcpus[0], guest_walk_cells);
+	savic_launch(self->vcpus[0], guest_walk_cells, 0);
 	pthread_create(&thread, NULL, savic_vcpu_thread, self->vcpus[1]);
 	EXPECT_FALSE(savic_vcpu_run(self->vcpus[0]));
 	pthread_join(thread, NULL);

@@ -617,13 +617,6 @@ static void create_vm(struct kvm_vm **vm, struct kvm_vcpu **vcpu)
 	vm_install_exception_handler(*vm, OTHER_VECTOR, savic_irq_handler);
 }
 
-static void launch(struct kvm_vcpu *vcpu, void *guest_code, u64 arg)
-{
-	vcpu_arch_set_entry_point(vcpu, guest_code);
-	vcpu_args_set(vcpu, 1, arg);
-	vm_sev_launch(vcpu->vm, snp_default_policy(), NULL);
-}
-
 FIXTURE(savic_msr) {
 	struct kvm_vm *vm;
 	struct kvm_vcpu *vcpu;
@@ -641,7 +634,7 @@ FIXTURE_TEARDOWN(savic_msr)
 
 static void run(struct kvm_vcpu *vcpu, void *guest_code, u64 arg)
 {
-	launch(vcpu, guest_code, arg);
+	savic_launch(vcpu, guest_code, arg);
 	TEST_ASSERT(!savic_vcpu_run(vcpu), "Unexpected GUEST_SYNC()");
 }
 
@@ -695,7 +688,7 @@ FIXTURE_TEARDOWN(savic_timer)
 /* At each GUEST_SYNC() stay in userspace longer than any timer takes. */
 static void run_timer(struct kvm_vcpu *vcpu, void *guest_code)
 {
-	launch(vcpu, guest_code, __vcpu_ioctl(vcpu, KVM_GET_TSC_KHZ, NULL));
+	savic_launch(vcpu, guest_code, __vcpu_ioctl(vcpu, KVM_GET_TSC_KHZ, NULL));
 	while (savic_vcpu_run(vcpu))
 		usleep(25000);
 }
@@ -757,7 +750,7 @@ TEST_F_TIMEOUT(savic_timer, divide, TIMEOUT_SECS)
 	u64 cycle_ns = vm_check_cap(self->vm, KVM_CAP_X86_APIC_BUS_CYCLES_NS);
 	u32 i, sleep_us;
 
-	launch(self->vcpu, guest_divide, gva);
+	savic_launch(self->vcpu, guest_divide, gva);
 	for (i = 0; i < ARRAY_SIZE(divide_values); i++) {
 		sleep_us = 1000;
 		do {
@@ -809,7 +802,7 @@ TEST_F_TIMEOUT(savic_timer, migrated, TIMEOUT_SECS)
 	if (CPU_COUNT(&possible) < 2)
 		SKIP(return, "Needs two CPUs");
 
-	launch(self->vcpu, guest_migrated, 0);
+	savic_launch(self->vcpu, guest_migrated, 0);
 	EXPECT_TRUE(savic_vcpu_run(self->vcpu));
 	pthread_create(&thread, NULL, savic_vcpu_thread, self->vcpu);
 	for (cpu = 0; pthread_tryjoin_np(thread, NULL); cpu = (cpu + 1) % CPU_SETSIZE) {

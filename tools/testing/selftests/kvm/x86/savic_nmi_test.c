@@ -383,13 +383,6 @@ FIXTURE_TEARDOWN(savic_nmi)
 	kvm_vm_free(self->vm);
 }
 
-static void launch(struct kvm_vcpu *vcpu, void *guest_code, u64 arg)
-{
-	vcpu_arch_set_entry_point(vcpu, guest_code);
-	vcpu_args_set(vcpu, 1, arg);
-	vm_sev_launch(vcpu->vm, snp_default_policy(), NULL);
-}
-
 static void send_kvm_nmi(struct kvm_vcpu *vcpu)
 {
 	vcpu_ioctl(vcpu, KVM_NMI, NULL);
@@ -424,7 +417,7 @@ static void test_one_by_one(struct kvm_vcpu *vcpu, void (*send)(struct kvm_vcpu 
 {
 	u32 nr = 0;
 
-	launch(vcpu, guest_one_by_one, 0);
+	savic_launch(vcpu, guest_one_by_one, 0);
 	while (savic_vcpu_run(vcpu)) {
 		send(vcpu);
 		nr++;
@@ -458,7 +451,7 @@ TEST_F_TIMEOUT(savic_nmi, two_pending, TIMEOUT_SECS)
 {
 	struct kvm_vcpu_events events;
 
-	launch(self->vcpu, guest_expects, 2);
+	savic_launch(self->vcpu, guest_expects, 2);
 	EXPECT_TRUE(savic_vcpu_run(self->vcpu));
 	send_kvm_nmi(self->vcpu);
 	vcpu_events_get(self->vcpu, &events);
@@ -474,7 +467,7 @@ TEST_F_TIMEOUT(savic_nmi, two_pending, TIMEOUT_SECS)
 /* The same with NMI_COMPLETE, which doesn't let an NMI interrupt the handler. */
 TEST_F_TIMEOUT(savic_nmi, complete_in_handler, TIMEOUT_SECS)
 {
-	launch(self->vcpu, guest_expects_in_handler, 2);
+	savic_launch(self->vcpu, guest_expects_in_handler, 2);
 	EXPECT_TRUE(savic_vcpu_run(self->vcpu));
 	send_kvm_nmi(self->vcpu);
 	send_kvm_nmi(self->vcpu);
@@ -486,7 +479,7 @@ TEST_F_TIMEOUT(savic_nmi, denied, TIMEOUT_SECS)
 {
 	int i;
 
-	launch(self->vcpu, guest_denies_nmis, 2);
+	savic_launch(self->vcpu, guest_denies_nmis, 2);
 	for (i = 0; i < 2; i++) {
 		EXPECT_TRUE(savic_vcpu_run(self->vcpu));
 		send_kvm_nmi(self->vcpu);
@@ -500,7 +493,7 @@ TEST_F_TIMEOUT(savic_nmi, engine_off, TIMEOUT_SECS)
 {
 	struct kvm_vcpu_events events;
 
-	launch(self->vcpu, guest_engine_off, 0);
+	savic_launch(self->vcpu, guest_engine_off, 0);
 	EXPECT_TRUE(savic_vcpu_run(self->vcpu));
 	send_kvm_nmi(self->vcpu);
 	EXPECT_TRUE(savic_vcpu_run(self->vcpu));
@@ -515,7 +508,7 @@ TEST_F_TIMEOUT(savic_nmi, engine_off_halted, TIMEOUT_SECS)
 {
 	u32 nr = 0;
 
-	launch(self->vcpu, guest_engine_off_halted, 0);
+	savic_launch(self->vcpu, guest_engine_off_halted, 0);
 	while (savic_vcpu_run(self->vcpu)) {
 		send_kvm_nmi(self->vcpu);
 		nr++;
@@ -528,7 +521,7 @@ TEST_F_TIMEOUT(savic_nmi, masked, TIMEOUT_SECS)
 {
 	struct kvm_vcpu_events events;
 
-	launch(self->vcpu, guest_masked, 0);
+	savic_launch(self->vcpu, guest_masked, 0);
 	EXPECT_TRUE(savic_vcpu_run(self->vcpu));
 	send_kvm_nmi(self->vcpu);
 	EXPECT_TRUE(savic_vcpu_run(self->vcpu));
@@ -545,7 +538,7 @@ TEST_F_TIMEOUT(savic_nmi, halted, TIMEOUT_SECS)
 {
 	pthread_t thread;
 
-	launch(self->vcpu, guest_halted, 0);
+	savic_launch(self->vcpu, guest_halted, 0);
 	EXPECT_TRUE(savic_vcpu_run(self->vcpu));
 	pthread_create(&thread, NULL, savic_vcpu_thread, self->vcpu);
 	savic_wait_until_blocked(self->vcpu);
@@ -555,7 +548,7 @@ TEST_F_TIMEOUT(savic_nmi, halted, TIMEOUT_SECS)
 
 TEST_F_TIMEOUT(savic_nmi, own, TIMEOUT_SECS)
 {
-	launch(self->vcpu, guest_own_nmis, 0);
+	savic_launch(self->vcpu, guest_own_nmis, 0);
 	EXPECT_FALSE(savic_vcpu_run(self->vcpu));
 }
 
@@ -564,7 +557,7 @@ TEST_F_TIMEOUT(savic_nmi, lint0, TIMEOUT_SECS)
 	struct kvm_pit_config config = {};
 
 	vm_ioctl(self->vm, KVM_CREATE_PIT2, &config);
-	launch(self->vcpu, guest_lint0, 0);
+	savic_launch(self->vcpu, guest_lint0, 0);
 	EXPECT_TRUE(savic_vcpu_run(self->vcpu));
 	/* Some more periods, in which there must be none. */
 	usleep(10 * PIT_PERIOD);
@@ -592,7 +585,7 @@ TEST_F_TIMEOUT(savic_nmi_ipi, several, TIMEOUT_SECS)
 	pthread_t threads[NR_TARGETS + 1];
 	int i;
 
-	launch(self->vcpus[0], guest_nmi_sender, 0);
+	savic_launch(self->vcpus[0], guest_nmi_sender, 0);
 	for (i = 0; i <= NR_TARGETS; i++)
 		pthread_create(&threads[i], NULL, savic_vcpu_thread, self->vcpus[i]);
 	for (i = 0; i <= NR_TARGETS; i++)

@@ -537,16 +537,9 @@ static void run_without_page(struct kvm_vcpu *vcpu, gpa_t gpa)
 	vm_mem_set_private(vcpu->vm, gpa, PAGE_SIZE);
 }
 
-static void launch(struct kvm_vcpu *vcpu, void *guest_code, bool arg)
-{
-	vcpu_arch_set_entry_point(vcpu, guest_code);
-	vcpu_args_set(vcpu, 1, (u64)arg);
-	vm_sev_launch(vcpu->vm, snp_default_policy(), NULL);
-}
-
 static void test_irq(struct kvm_vcpu *vcpu, gpa_t stack_gpa, bool self)
 {
-	launch(vcpu, guest_irq, self);
+	savic_launch(vcpu, guest_irq, self);
 	while (savic_vcpu_run(vcpu)) {
 		if (!self)
 			savic_send_msi(vcpu->vm, 0, MSI_VECTOR);
@@ -580,7 +573,7 @@ TEST_F_TIMEOUT(savic_delivery, nmi, TIMEOUT_SECS)
 	regs.rsp &= ~(PAGE_SIZE - 1ul);
 	top = addr_gva2gpa(self->vm, regs.rsp);
 
-	launch(vcpu, guest_nmi, false);
+	savic_launch(vcpu, guest_nmi, false);
 	for (;;) {
 		vcpu_run(vcpu);
 		if (get_ucall(vcpu, &uc) != UCALL_SYNC)

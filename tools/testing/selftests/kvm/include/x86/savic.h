@@ -49,6 +49,7 @@ struct kvm_vm *vm_savic_create(u32 nr_vcpus, void *guest_code,
 struct kvm_vm *vm_savic_create_with_ids(u32 nr_vcpus, const u32 ids[], void *guest_code,
 					struct kvm_vcpu *vcpus[]);
 void savic_set_pages(struct kvm_vm *vm, gva_t gva, u32 nr_pages);
+void savic_launch(struct kvm_vcpu *vcpu, void *guest_code, u64 arg);
 bool savic_vcpu_run(struct kvm_vcpu *vcpu);
 bool savic_check_ucall(struct kvm_vcpu *vcpu);
 u64 savic_vcpu_run_to_sync(struct kvm_vcpu *vcpu);

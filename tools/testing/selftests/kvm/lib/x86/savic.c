@@ -174,6 +174,14 @@ struct kvm_vm *vm_savic_create_with_ids(u32 nr_vcpus, const u32 ids[], void *gue
 	return create(nr_vcpus, ids, guest_code, vcpus, false, 0);
 }
 
+/* Launch the VM, of which @vcpu begins with @guest_code and has an argument. */
+void savic_launch(struct kvm_vcpu *vcpu, void *guest_code, u64 arg)
+{
+	vcpu_arch_set_entry_point(vcpu, guest_code);
+	vcpu_args_set(vcpu, 1, arg);
+	vm_sev_launch(vcpu->vm, snp_default_policy(), NULL);
+}
+
 static bool check_ucall(struct kvm_vcpu *vcpu, struct ucall *uc)
 {
 	switch (get_ucall(vcpu, uc)) {
