@@ -24,17 +24,13 @@
 #include "sev.h"
 #include "test_util.h"
 
-#define APIC_RRR		0x0c0
 #define APIC_LDR		0x0d0
-#define APIC_DFR		0x0e0
 #define APIC_ESR		0x280
 #define APIC_LVTTHMR		0x330
 #define APIC_LVTPC		0x340
 #define APIC_LVT0		0x350
 #define APIC_LVT1		0x360
 #define APIC_LVTERR		0x370
-#define APIC_EFEAT		0x400
-#define APIC_EILVT0		0x500
 
 #define VECTOR			0x51
 #define OTHER_VECTOR		0x52
