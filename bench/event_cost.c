@@ -184,59 +184,41 @@ static void nmi_handler(struct ex_regs *regs)
 
 /* Each of these is one round. */
 
+/* An access that is over when the next instruction runs. */
+#define access_round(access)					\
+({								\
+	u64 begin, end;						\
+								\
+	before();						\
+	begin = rdtsc();					\
+	access;							\
+	end = rdtsc();						\
+	after(NONE, end - begin);				\
+})
+
 static void tpr_by_msr(int round)
 {
-	u64 begin, end;
-
-	before();
-	begin = rdtsc();
-	wrmsr(X2APIC_MSR(APIC_TASKPRI), 0);
-	end = rdtsc();
-	after(NONE, end - begin);
+	access_round(wrmsr(X2APIC_MSR(APIC_TASKPRI), 0));
 }
 
 static void tpr_by_cr8(int round)
 {
-	u64 begin, end;
-
-	before();
-	begin = rdtsc();
-	asm volatile("mov %0, %%cr8" : : "r" (0ull));
-	end = rdtsc();
-	after(NONE, end - begin);
+	access_round(asm volatile("mov %0, %%cr8" : : "r" (0ull)));
 }
 
 static void read_lvt(int round)
 {
-	u64 begin, end;
-
-	before();
-	begin = rdtsc();
-	read_forwarded(APIC_LVTT);
-	end = rdtsc();
-	after(NONE, end - begin);
+	access_round(read_forwarded(APIC_LVTT));
 }
 
 static void write_lvt(int round)
 {
-	u64 begin, end;
-
-	before();
-	begin = rdtsc();
-	write_forwarded(APIC_LVTT, APIC_LVT_TIMER_TSCDEADLINE | VECTOR);
-	end = rdtsc();
-	after(NONE, end - begin);
+	access_round(write_forwarded(APIC_LVTT, APIC_LVT_TIMER_TSCDEADLINE | VECTOR));
 }
 
 static void set_deadline(int round)
 {
-	u64 begin, end;
-
-	before();
-	begin = rdtsc();
-	wrmsr(MSR_IA32_TSC_DEADLINE, begin + NSEC_PER_SEC);
-	end = rdtsc();
-	after(NONE, end - begin);
+	access_round(wrmsr(MSR_IA32_TSC_DEADLINE, begin + NSEC_PER_SEC));
 	wrmsr(MSR_IA32_TSC_DEADLINE, 0);
 }
 

@@ -106,14 +106,10 @@ static int savic_handle_idle_hlt(struct kvm_vcpu *vcpu)
 	return savic_send_eois(vcpu);
 }
 
-/* Handle VMEXIT_HLT and VMEXIT_IDLE_HLT. */
+/* Handle VMEXIT_IDLE_HLT.  KVM doesn't intercept HLT in another way. */
 int savic_handle_hlt(struct kvm_vcpu *vcpu)
 {
 	int r = kvm_emulate_halt(vcpu);
 
-	/* Only Idle-HLT says that hardware found nothing pending. */
-	if (r > 0 && to_svm(vcpu)->vmcb->control.exit_code == SVM_EXIT_IDLE_HLT)
-		return savic_handle_idle_hlt(vcpu);
-
-	return r;
+	return r > 0 ? savic_handle_idle_hlt(vcpu) : r;
 }
