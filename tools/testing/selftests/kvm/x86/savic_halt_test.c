@@ -473,8 +473,13 @@ TEST_F_TIMEOUT(savic_notify, ipi_blocked, TIMEOUT_SECS)
 	start(&self->t, guest_sends_ipis, guest_halts);
 	n = run_sender(&self->t, true);
 	EXPECT_EQ(n.kicks, 0);
-	EXPECT_EQ(n.doorbells, 0);
-	EXPECT_EQ(n.wakes, NR_ROUNDS);
+	EXPECT_EQ(n.doorbells + n.wakes, NR_ROUNDS);
+	/* Now and then an IPI may find the target awake, as KVM wakes it from time to time. */
+	if (kvm_get_module_param_integer("kvm_amd", "savic_idle_look_ms")) {
+		EXPECT_LE(n.doorbells, NR_ROUNDS / 5);
+	} else {
+		EXPECT_EQ(n.doorbells, 0);
+	}
 }
 
 TEST_F_TIMEOUT(savic_notify, nmi_blocked, TIMEOUT_SECS)
