@@ -374,6 +374,37 @@ static void g_interrupted_nmi(u64 arg)
 	r[2] = logged;
 }
 
+/* The same for INT3 and INT n: what is returned to is behind the instruction. */
+static void g_interrupted_soft(u64 arg)
+{
+	volatile u64 *r = shared->result;
+	u64 sp;
+
+	clear_page();
+	auto_eoi = false;
+	set_handler(BP, on_interrupt);
+	asm volatile("lea 1f(%%rip), %%rax\n"
+		     "mov %%rax, %1\n"
+		     "mov %%rsp, %0\n"
+		     "mov %2, %%rsp\n"
+		     "int3\n"
+		     "1: mov %0, %%rsp\n"
+		     : "=&r"(sp), "=m"(r[1]) : "r"(far_stack + sizeof(far_stack)) : "rax", "memory");
+	r[0] = logged;
+	r[2] = logged_rip;
+	set_handler(BP, on_unexpected);
+	vmgexit();
+	asm volatile("lea 1f(%%rip), %%rax\n"
+		     "mov %%rax, %1\n"
+		     "mov %%rsp, %0\n"
+		     "mov %2, %%rsp\n"
+		     "int %3\n"
+		     "1: mov %0, %%rsp\n"
+		     : "=&r"(sp), "=m"(r[4]) : "r"(far_stack + sizeof(far_stack)), "i"(LOW) : "rax", "memory");
+	r[3] = logged;
+	r[5] = logged_rip;
+}
+
 /* A nested page fault right behind STI; the host posts LOW meanwhile. */
 static void g_shadow(u64 arg)
 {
@@ -1033,6 +1064,20 @@ static void test_interrupted(void)
 	*snp_npt(gpa) = pte;
 	check_eq(snp_run(&good), EXIT_VMGEXIT, "and on");
 	check(r[0] == 1 && r[1] == VC_NOACCEL, "#VC once");
+
+	*snp_npt(gpa) = 0;
+	shared->fn[0] = g_interrupted_soft;
+	check_eq(snp_run(&good), EXIT_NPF, "INT3 to a stack that is not mapped");
+	look_at_vmsa();
+	check_eq(r[202] & 0xffffffff, EVENT_VALID | EVENT_EXCEPTION | BP, "EVENTINJ of the VMSA");
+	*snp_npt(gpa) = pte;
+	check_eq(snp_run(&good), EXIT_VMGEXIT, "VMRUN goes on with it");
+	check(r[0] == 1 && r[2] == r[1], "delivered once, and it returns behind INT3");
+	*snp_npt(gpa) = 0;
+	check_eq(snp_run(&good), EXIT_NPF, "INT n to a stack that is not mapped");
+	*snp_npt(gpa) = pte;
+	check_eq(snp_run(&good), EXIT_VMGEXIT, "VMRUN goes on with it");
+	check(r[3] == 2 && r[5] == r[4], "delivered once, and it returns behind INT n");
 
 	*snp_npt(gpa) = 0;
 	shared->fn[0] = g_shadow;

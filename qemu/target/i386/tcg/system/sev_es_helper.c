@@ -818,6 +818,8 @@ void sev_es_vmrun(CPUX86State *env, uintptr_t ra)
         }
         /* The VMCB's is ignored, and it is the event under delivery now. */
         stq(env, VMCB(env, control.event_inj), event);
+        stq(env, VMCB(env, control.next_rip),
+            ldq_le_p(area + VMSA_GUEST_NRIP));
         stq(env, vmsa + VMSA_EVENTINJ, 0);
     }
 
@@ -825,21 +827,23 @@ void sev_es_vmrun(CPUX86State *env, uintptr_t ra)
                        features);
 }
 
+static bool is_software_event(uint32_t event)
+{
+    uint8_t vector = event & SVM_EVTINJ_VEC_MASK;
+
+    switch (event & (SVM_EVTINJ_TYPE_MASK | SVM_EVTINJ_VALID)) {
+    case SVM_EVTINJ_VALID | SVM_EVTINJ_TYPE_SOFT:
+        return true;
+    case SVM_EVTINJ_VALID | SVM_EVTINJ_TYPE_EXEPT:
+        return vector == EXCP03_INT3 || vector == EXCP04_INTO;
+    }
+    return false;
+}
+
 bool sev_es_event_inj_ok(CPUX86State *env, uint32_t event_inj)
 {
-    uint8_t vector = event_inj & SVM_EVTINJ_VEC_MASK;
-
-    if (!sev_es_guest(env) || sev_es_own_interrupts(env)) {
-        return true;
-    }
-
-    switch (event_inj & SVM_EVTINJ_TYPE_MASK) {
-    case SVM_EVTINJ_TYPE_SOFT:
-        return false;
-    case SVM_EVTINJ_TYPE_EXEPT:
-        return vector != EXCP03_INT3 && vector != EXCP04_INTO;
-    }
-    return true;
+    return !sev_es_guest(env) || sev_es_own_interrupts(env) ||
+           !is_software_event(event_inj);
 }
 
 /* ---- Automatic exit ---------------------------------------------------- */
@@ -903,6 +907,10 @@ void sev_es_vmexit(CPUX86State *env)
          */
         stq(env, vmsa + VMSA_EVENTINJ,
             (event & SVM_EVTINJ_VEC_MASK) == EXCP1D_VC ? 0 : event);
+        if (is_software_event(event)) {
+            /* INT3, INTO and INT n return behind the instruction. */
+            stq(env, vmsa + VMSA_GUEST_NRIP, env->exception_next_eip);
+        }
         if (!savic_exit_int_info_in_vmcb(env)) {
             /* do_vmexit() makes EXITINTINFO of it. */
             stq(env, VMCB(env, control.event_inj), 0);
