@@ -5,6 +5,7 @@
  *   guest-tool timers N                  N sleeps of 1 ms; fails if one ends early
  *   guest-tool tlb N                     N times: a page goes away under threads on all CPUs
  *   guest-tool calls                     each CPU's call of CPU 0 by IPI, and CPU 0's of each, is answered
+ *   guest-tool memory N                  N megabytes are written, by all CPUs at a time, and read
  *   guest-tool features                  KVM's paravirtual features: the numbers of the bits set in CPUID 4000_0001 EAX
  *   guest-tool kexec KERNEL INITRD ARGS  start another kernel
  *   guest-tool on-panic KERNEL INITRD ARGS  load another kernel for a panic
@@ -230,6 +231,55 @@ static int calls(void)
 	return lost != 0;
 }
 
+/* One thread a CPU writes its part of this memory: the page's number to each page. */
+static struct {
+	uint64_t *start;
+	size_t pages;
+	size_t step;
+	int cpus[MAX_CPUS];
+} filled;
+
+static uint64_t *filled_page(size_t page)
+{
+	return filled.start + page * (getpagesize() / sizeof(uint64_t));
+}
+
+static void *fill(void *arg)
+{
+	size_t first = (intptr_t)arg;
+
+	pin(filled.cpus[first]);
+	for (size_t i = first; i < filled.pages; i += filled.step)
+		*filled_page(i) = i;
+	return NULL;
+}
+
+static int memory(size_t megabytes)
+{
+	cpu_set_t online = online_cpus();
+	pthread_t threads[MAX_CPUS];
+
+	filled.pages = (megabytes << 20) / getpagesize();
+	filled.start = mmap(NULL, megabytes << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (filled.start == MAP_FAILED)
+		err(1, "mmap");
+	for (int cpu = 0; cpu < MAX_CPUS; cpu++) {
+		if (CPU_ISSET(cpu, &online))
+			filled.cpus[filled.step++] = cpu;
+	}
+	for (size_t i = 0; i < filled.step; i++) {
+		if (pthread_create(&threads[i], NULL, fill, (void *)i))
+			errx(1, "no thread");
+	}
+	for (size_t i = 0; i < filled.step; i++)
+		pthread_join(threads[i], NULL);
+	for (size_t i = 0; i < filled.pages; i++) {
+		if (*filled_page(i) != i)
+			errx(1, "page %zu has 0x%llx", i, (unsigned long long)*filled_page(i));
+	}
+	return 0;
+}
+
 /* Load another kernel, and start it, or have it started if this one panics. */
 static int start_kernel(const char *kernel, const char *initrd, char *args, bool on_panic)
 {
@@ -269,9 +319,11 @@ int main(int argc, char **argv)
 		return timers(atoi(argv[2]));
 	if (argc == 3 && !strcmp(argv[1], "tlb"))
 		return tlb(atoi(argv[2]));
+	if (argc == 3 && !strcmp(argv[1], "memory"))
+		return memory(atoi(argv[2]));
 	if (argc == 5 && !strcmp(argv[1], "kexec"))
 		return start_kernel(argv[2], argv[3], argv[4], false);
 	if (argc == 5 && !strcmp(argv[1], "on-panic"))
 		return start_kernel(argv[2], argv[3], argv[4], true);
-	errx(2, "usage: guest-tool timers N | tlb N | calls | features | kexec KERNEL INITRD ARGS | on-panic KERNEL INITRD ARGS");
+	errx(2, "usage: guest-tool timers N | tlb N | memory N | calls | features | kexec KERNEL INITRD ARGS | on-panic KERNEL INITRD ARGS");
 }
