@@ -12,6 +12,8 @@ MAGIC = b"\x17\x08\x44tracing6\0"
 SYSTEM = "machine"
 DATA_MAX, PADDING, TIME_EXTEND, TIME_STAMP = 28, 29, 30, 31
 DELTA = 1 << 27
+# ns by which the machine's events may be too late: their clock is found by KVM's text, which rounds to microseconds.
+ROUNDED = 500
 HEADER = 16     # of a page: its time, and how much is in it
 FIELD = re.compile(r"field:([^;]*\b(common_\w+));\s*offset:(\d+);\s*size:(\d+);")
 
@@ -166,7 +168,7 @@ def merge(source, target, machine):
     count = 0
     for cpu, events in enumerate(dat.cpus):
         # Of two at the same time, the machine's comes first: KVM's traces what has happened.
-        both = [(round(e.time * 1e9), 0, e) for e in machine if e.cpu == cpu] + [(time, 1, data) for time, data in events]
+        both = [(round(e.time * 1e9) - ROUNDED, 0, e) for e in machine if e.cpu == cpu] + [(time, 1, data) for time, data in events]
         both.sort(key=lambda e: e[:2])
         task = events[0][1][pid:pid + 4] if events else b"\0" * 4
         merged = []
