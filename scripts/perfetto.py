@@ -13,6 +13,9 @@ CPUS, VCPUS, SERVICE, SOURCES = 1, 2, 3, 4
 NAMES = {CPUS: "physical CPUs", VCPUS: "vCPUs", SERVICE: "interrupts in service", SOURCES: "sources"}
 SOURCE_TRACKS = ["IPI", "MSI", "line", "timer, or KVM's own", "NMI", "the guest's own"]
 STEP = 0.5
+# What is in something ends so much before it does, and everything so much before the next one begins: viewers add
+# floating numbers, and nest what seems to overlap.
+GAP = 0.001
 
 
 def source(way):
@@ -55,15 +58,15 @@ class Trace:
             inside = []
             for s in slices:
                 s[1] = max(s[0], s[1])
-                while inside and inside[-1][1] <= s[0]:
+                while inside and inside[-1][1] - GAP <= s[0]:
                     inside.pop()
                 while inside and inside[-1][1] < s[1] and "interrupt" in inside[-1][3] and pid == CPUS:
                     inside.pop()[1] = s[0]
                 if inside:
-                    s[1] = min(s[1], inside[-1][1])
+                    s[1] = max(s[0], min(s[1], inside[-1][1] - GAP))
                 inside.append(s)
             for begin, end, name, args in slices:
-                self.add("X", pid, tid, begin, name, dur=round(end - begin, 3), args=args)
+                self.add("X", pid, tid, begin, name, dur=max(0, round(end - begin - GAP, 3)), args=args)
         self.out.sort(key=lambda r: r["ts"])
 
 
