@@ -60,7 +60,7 @@ class Trace:
                 s[1] = max(s[0], s[1])
                 while inside and inside[-1][1] - GAP <= s[0]:
                     inside.pop()
-                while inside and inside[-1][1] < s[1] and "interrupt" in inside[-1][3] and pid == CPUS:
+                while inside and inside[-1][1] < s[1] and "interrupt" in inside[-1][3] and "interrupt" not in s[3] and pid == CPUS:
                     inside.pop()[1] = s[0]
                 if inside:
                     s[1] = max(s[0], min(s[1], inside[-1][1] - GAP))
