@@ -325,5 +325,6 @@ int main(int argc, char **argv)
 		return start_kernel(argv[2], argv[3], argv[4], false);
 	if (argc == 5 && !strcmp(argv[1], "on-panic"))
 		return start_kernel(argv[2], argv[3], argv[4], true);
-	errx(2, "usage: guest-tool timers N | tlb N | memory N | calls | features | kexec KERNEL INITRD ARGS | on-panic KERNEL INITRD ARGS");
+	errx(2, "usage: guest-tool timers N | tlb N | memory N | calls | features | kexec KERNEL INITRD ARGS | "
+	     "on-panic KERNEL INITRD ARGS");
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A CPU takes several ticks to allow its local timer's vector. If its timer has been started before, the first interrupt
- * comes meanwhile, and hardware drops it.
+ * A CPU takes several ticks to allow its local timer's vector. If its timer has been started before, the first
+ * interrupt comes meanwhile, and hardware drops it.
  */
 #include <linux/delay.h>
 #include <linux/mm.h>
