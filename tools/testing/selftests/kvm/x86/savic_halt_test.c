@@ -475,11 +475,8 @@ TEST_F_TIMEOUT(savic_notify, ipi_blocked, TIMEOUT_SECS)
 	EXPECT_EQ(n.kicks, 0);
 	EXPECT_EQ(n.doorbells + n.wakes, NR_ROUNDS);
 	/* Now and then an IPI may find the target awake, as KVM wakes it from time to time. */
-	if (kvm_get_module_param_integer("kvm_amd", "savic_idle_look_ms")) {
-		EXPECT_LE(n.doorbells, NR_ROUNDS / 5);
-	} else {
-		EXPECT_EQ(n.doorbells, 0);
-	}
+	EXPECT_LE(n.doorbells, kvm_get_module_param_integer("kvm_amd", "savic_idle_look_ms") ?
+			       NR_ROUNDS / 5 : 0);
 }
 
 TEST_F_TIMEOUT(savic_notify, nmi_blocked, TIMEOUT_SECS)
