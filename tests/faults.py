@@ -335,7 +335,7 @@ FAULTS = [
     ("5 7 9", "an NMI that hardware has not taken does not wake", "savic_nmi_test engine_off_halted", [
         ("savic_halt.c:savic_handle_idle_hlt:control->int_ctl & V_NMI_PENDING_MASK",
          "(!M && control->int_ctl & V_NMI_PENDING_MASK)")]),
-    ("5", "an NMI that goes to hardware isn't looked after", "savic_nmi_test kvm_nmi", [
+    ("5", "an NMI that goes to hardware isn't looked after", "savic_nmi_test two_pending", [
         ("svm.c:svm_set_vnmi_pending:savic_active(vcpu)", "!M && savic_active(vcpu)")]),
     ("5", "the second NMI waits for any exit", "savic_debug_test second_nmi", [
         ("savic_request:\t\tsavic_run_at(", "\t\tif (!M)\n\t\t\tsavic_run_at(")]),
@@ -424,7 +424,7 @@ FAULTS = [
     ("11", "a userspace I/O APIC is told of the first of several EOIs", "savic_level_test savic_level_split", [
         ("savic_vmgexit.c:savic_send_eois:\t\tvcpu->arch.complete_userspace_io = savic_send_eois;",
          "\t\tif (!M)\n\t\t\tvcpu->arch.complete_userspace_io = savic_send_eois;")]),
-    ("11", "an EOI is for one of several lines", "savic_level_test two_lines, savic_level_test still_asserted", [
+    ("11", "an EOI is for one of several lines", "savic_debug_test eois, savic_level_test still_asserted", [
         ("savic_vmgexit.c:savic_queue_eois:\t\tfound |= savic_queue_eoi(svm, v, missing);",
          "\t{\n\t\tfound |= savic_queue_eoi(svm, v, missing);\n\t\tif (M)\n\t\t\tbreak;\n\t}")]),
     ("11", "a line that is still asserted isn't delivered again", "savic_level_test still_asserted", [
