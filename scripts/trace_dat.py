@@ -13,7 +13,7 @@ SYSTEM = "machine"
 DATA_MAX, PADDING, TIME_EXTEND, TIME_STAMP = 28, 29, 30, 31
 DELTA = 1 << 27
 # ns by which the machine's events may be too late: their clock is found by KVM's text, which rounds to microseconds.
-ROUNDED = 500
+ROUNDED = 1000
 HEADER = 16     # of a page: its time, and how much is in it
 FIELD = re.compile(r"field:([^;]*\b(common_\w+));\s*offset:(\d+);\s*size:(\d+);")
 
