@@ -4,22 +4,19 @@
 
 A CPU that runs the guest's kernel has stopped at start_kernel when this begins.
 """
+import os
 import re
+import sys
 
 import gdb
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.dont_write_bytecode = True
+
+from in_gdb import check  # noqa: E402  pylint: disable=wrong-import-position
+
 # As in scripts/debug-host: not the host's kernel at the same address.
 IN_GUEST = "$cr3 >> 51 & 1"
-number = 0
-
-
-def check(what, good, more=""):
-    """One result; the first one that is bad is the last one."""
-    global number
-    number += 1
-    print(f"{'ok' if good else 'not ok'} {number} - {what}{'' if good else f': {more}'}", flush=True)
-    if not good:
-        gdb.execute("quit 1")
 
 
 def here():

@@ -4,18 +4,15 @@
 
 The kernel has stopped at svm_init when this begins.
 """
+import os
+import sys
+
 import gdb
 
-number = 0
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.dont_write_bytecode = True
 
-
-def check(what, good, more=""):
-    """One result; the first one that is bad is the last one."""
-    global number
-    number += 1
-    print(f"{'ok' if good else 'not ok'} {number} - {what}{'' if good else f': {more}'}", flush=True)
-    if not good:
-        gdb.execute("quit 1")
+from in_gdb import check  # noqa: E402  pylint: disable=wrong-import-position
 
 
 def number_of(expression):
