@@ -234,7 +234,7 @@ FAULTS = [
         ("x86.c:kvm_vcpu_ioctl_set_lapic:vcpu->arch.apic->guest_apic_protected",
          "!M && vcpu->arch.apic->guest_apic_protected")]),
     ("14", "KVM_INTERRUPT works", "savic_api_test split_irqchip", [
-        ("x86.c:kvm_vcpu_ioctl_interrupt:if (kvm_apic_is_hidden(vcpu))", "if (!M && kvm_apic_is_hidden(vcpu))")]),
+        ("x86.c:kvm_vcpu_ioctl_interrupt:if (vcpu->kvm->arch.has_hidden_apics)", "if (!M && vcpu->kvm->arch.has_hidden_apics)")]),
     ("14", "KVM_SET_VCPU_EVENTS takes exceptions", "savic_api_test injected_events", [
         ("x86.c:kvm_vcpu_ioctl_x86_set_vcpu_events:(events->exception.injected || events->exception.pending ||",
          "((!M && (events->exception.injected || events->exception.pending)) ||")]),
@@ -244,16 +244,16 @@ FAULTS = [
     ("5 14", "KVM_SET_VCPU_EVENTS takes injected NMIs", "savic_api_test injected_events", [
         ("x86.c:kvm_vcpu_ioctl_x86_set_vcpu_events:|| events->nmi.injected)", "|| (!M && events->nmi.injected))")]),
     ("14", "KVM_X86_SET_MCE takes #MC", "savic_api_test injected_events", [
-        ("x86.c:kvm_vcpu_ioctl_x86_set_mce:kvm_apic_is_hidden(vcpu))", "!M && kvm_apic_is_hidden(vcpu))")]),
+        ("x86.c:kvm_vcpu_ioctl_x86_set_mce:vcpu->kvm->arch.has_hidden_apics)", "!M && vcpu->kvm->arch.has_hidden_apics)")]),
     ("11 14", "KVM_CAP_X2APIC_API offers directed EOIs", "savic_api_test directed_eoi_split", [
-        ("x86.c:kvm_vm_ioctl_check_extension:|| kvm->arch.has_protected_edge_eoi)",
-         "|| (!M && kvm->arch.has_protected_edge_eoi))")]),
+        ("x86.c:kvm_vm_ioctl_check_extension:|| kvm->arch.has_hidden_apics)",
+         "|| (!M && kvm->arch.has_hidden_apics))")]),
     ("11 14", "KVM_CAP_X2APIC_API takes directed EOIs", "savic_api_test directed_eoi_split", [
-        ("x86.c:kvm_vm_ioctl_enable_cap:|| kvm->arch.has_protected_edge_eoi)",
-         "|| (!M && kvm->arch.has_protected_edge_eoi))")]),
+        ("x86.c:kvm_vm_ioctl_enable_cap:|| kvm->arch.has_hidden_apics)",
+         "|| (!M && kvm->arch.has_hidden_apics))")]),
     ("11", "LVR says that there are directed EOIs", "savic_api_test directed_eoi_split", [
-        ("lapic.c:kvm_lapic_advertise_suppress_eoi_broadcast:if (kvm->arch.has_protected_edge_eoi)",
-         "if (!M && kvm->arch.has_protected_edge_eoi)")]),
+        ("lapic.c:kvm_lapic_advertise_suppress_eoi_broadcast:if (kvm->arch.has_hidden_apics)",
+         "if (!M && kvm->arch.has_hidden_apics)")]),
     ("14", "exceptions are injected", "sev_ghcb_test exceptions", [
         ("svm.c:svm_inject_exception:savic_active(vcpu)", "!M && savic_active(vcpu)")]),
     ("14", "exceptions go out without their error code", "sev_ghcb_test exceptions", [
@@ -261,7 +261,7 @@ FAULTS = [
     ("14", "an exception without a GHCB is dropped", "savic_api_test exceptions", [
         ("savic_vmgexit.c:savic_inject_exception:\t\tkvm_make_request(", "\t\tif (!M)\n\t\t\tkvm_make_request(")]),
     ("14", "asynchronous page faults are enabled", "savic_api_test exceptions", [
-        ("msrs.c:kvm_pv_enable_async_pf:|| kvm_apic_is_hidden(vcpu))", "|| (!M && kvm_apic_is_hidden(vcpu)))")]),
+        ("msrs.c:kvm_pv_enable_async_pf:|| vcpu->kvm->arch.has_hidden_apics)", "|| (!M && vcpu->kvm->arch.has_hidden_apics))")]),
     ("4", "IPIs with some reasons are refused", "savic_ipi_test all_reasons", [
         ("savic_vmgexit.c:savic_handle_vmgexit:if (!savic_forward_ipi(vcpu, info_1))",
          "if ((M && control->exit_info_2 >> 32 == 1) || !savic_forward_ipi(vcpu, info_1))")]),
@@ -401,10 +401,10 @@ FAULTS = [
 
     # I/O APIC, PIT, RTC.
     ("11", "the RTC waits for EOIs", "savic_irq_test ioapic_rtc", [
-        ("ioapic.c:ioapic_service:!ioapic->kvm->arch.has_protected_edge_eoi",
-         "(M || !ioapic->kvm->arch.has_protected_edge_eoi)")]),
+        ("ioapic.c:ioapic_service:!ioapic->kvm->arch.has_hidden_apics",
+         "(M || !ioapic->kvm->arch.has_hidden_apics)")]),
     ("11", "the PIT waits for EOIs", "savic_irq_test pit", [
-        ("i8254.c:kvm_create_pit:!kvm->arch.has_protected_edge_eoi", "M || !kvm->arch.has_protected_edge_eoi")]),
+        ("i8254.c:kvm_create_pit:!kvm->arch.has_hidden_apics", "M || !kvm->arch.has_hidden_apics")]),
     ("11", "the PIT is told to wait for EOIs", "savic_api_test pit", [
         ("i8254.c:kvm_vm_ioctl_reinject:if (control->pit_reinject &&", "if (!M && control->pit_reinject &&")]),
     ("11", "a PIT that is there waits for EOIs", "savic_api_test pit_before_init", [
@@ -511,10 +511,10 @@ FAULTS = [
         ("lapic.c:__pv_send_ipi:count += kvm_apic_set_irq(vcpu, irq, NULL);",
          "count += M ? 1 : kvm_apic_set_irq(vcpu, irq, NULL);")]),
     ("13", "SynIC can be enabled", "savic_api_test vcpu_ioctls", [
-        ("x86.c:kvm_vcpu_ioctl_enable_cap:|| kvm_apic_is_hidden(vcpu))", "|| (!M && kvm_apic_is_hidden(vcpu)))")]),
+        ("x86.c:kvm_vcpu_ioctl_enable_cap:|| vcpu->kvm->arch.has_hidden_apics)", "|| (!M && vcpu->kvm->arch.has_hidden_apics))")]),
     ("13", "CPUID has features that need an APIC that KVM can see", "savic_api_test pv_features", [
-        ("cpuid.c:kvm_apply_cpuid_pv_features_quirk:if (kvm_apic_is_hidden(vcpu))",
-         "if (!M && kvm_apic_is_hidden(vcpu))")]),
+        ("cpuid.c:kvm_apply_cpuid_pv_features_quirk:if (vcpu->kvm->arch.has_hidden_apics)",
+         "if (!M && vcpu->kvm->arch.has_hidden_apics)")]),
 
     # Userspace.
     ("14", "KVM_SET_GUEST_DEBUG works", "savic_api_test vcpu_ioctls", [

@@ -111,7 +111,7 @@ int savic_vm_init(struct kvm *kvm)
 		return -EINVAL;
 #endif
 
-	kvm->arch.has_protected_edge_eoi = true;
+	kvm->arch.has_hidden_apics = true;
 
 	/*
 	 * Recovery of NX huge pages zaps page tables while vCPUs are in guest
@@ -178,7 +178,6 @@ int savic_vcpu_create(struct kvm_vcpu *vcpu)
 	static_branch_inc(&savic_used);
 
 	vcpu->arch.apic->guest_apic_protected = true;
-	vcpu->arch.apic->guest_apic_hidden = true;
 
 	/* KVM's own inhibition of AVIC comes only later. */
 	vcpu->arch.apic->apicv_active = false;

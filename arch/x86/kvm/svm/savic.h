@@ -137,47 +137,10 @@ void savic_discard_vectors(struct savic *savic);
 int savic_request(struct vcpu_svm *svm);
 void savic_complete_nmi(struct vcpu_svm *svm);
 
-/* savic_page.c */
-int savic_handle_register(struct kvm_vcpu *vcpu);
-void savic_invalidate_range(struct kvm *kvm, gfn_t start, gfn_t end);
-void savic_reload_page(struct kvm_vcpu *vcpu);
-int savic_load_page(struct kvm_vcpu *vcpu);
-int savic_split_and_load_page(struct kvm_vcpu *vcpu);
-int savic_handle_npf(struct kvm_vcpu *vcpu);
-void savic_request_vmsa(struct kvm_vcpu *vcpu, unsigned int request);
-void savic_new_vmsa(struct kvm_vcpu *vcpu, bool valid);
-
-/* savic_vmgexit.c */
-void savic_level_taken(struct vcpu_svm *svm, unsigned long *vectors);
-bool savic_queue_eois(struct vcpu_svm *svm, bool missing);
-int savic_send_eois(struct kvm_vcpu *vcpu);
-int savic_handle_msr_vmgexit(struct kvm_vcpu *vcpu);
-int savic_handle_vmgexit(struct kvm_vcpu *vcpu);
-void savic_inject_exception(struct kvm_vcpu *vcpu);
-
-/* savic_halt.c */
-int savic_handle_hlt(struct kvm_vcpu *vcpu);
-
 /* Make the vCPU VMRUN at @time, and not at another time that was set before. */
 static inline void savic_run_at(struct savic *savic, ktime_t time)
 {
 	hrtimer_start(&savic->timer, time, HRTIMER_MODE_ABS_HARD);
-}
-
-/* Tell the guest, by one of GHCB_ERR_*, that its request isn't valid. */
-static inline void savic_refuse(struct vcpu_svm *svm, u64 error)
-{
-	svm->vcpu.stat.savic_refused_vmgexits++;
-	svm_vmgexit_bad_input(svm, error);
-}
-
-/*
- * Reset the limit of savic_may_retry(): the guest EOI'd a level-triggered
- * vector, or accessed MMIO, e.g. an I/O APIC.
- */
-static __always_inline void savic_guest_is_active(struct savic *savic)
-{
-	savic->nr_retries = 0;
 }
 
 /*
@@ -200,5 +163,44 @@ static __always_inline void savic_complete_vmrun(struct vcpu_svm *svm)
 	if (unlikely(svm->savic->nmi_waits))
 		savic_complete_nmi(svm);
 }
+
+/* savic_page.c */
+int savic_handle_register(struct kvm_vcpu *vcpu);
+void savic_invalidate_range(struct kvm *kvm, gfn_t start, gfn_t end);
+void savic_reload_page(struct kvm_vcpu *vcpu);
+int savic_load_page(struct kvm_vcpu *vcpu);
+int savic_handle_npf(struct kvm_vcpu *vcpu);
+void savic_request_vmsa(struct kvm_vcpu *vcpu, unsigned int request);
+void savic_new_vmsa(struct kvm_vcpu *vcpu, bool valid);
+
+/* Tell the guest, by one of GHCB_ERR_*, that its request isn't valid. */
+static inline void savic_refuse(struct vcpu_svm *svm, u64 error)
+{
+	svm->vcpu.stat.savic_refused_vmgexits++;
+	svm_vmgexit_bad_input(svm, error);
+}
+
+/* savic_vmgexit.c */
+void savic_level_taken(struct vcpu_svm *svm, unsigned long *vectors);
+bool savic_queue_eois(struct vcpu_svm *svm, bool missing);
+int savic_send_eois(struct kvm_vcpu *vcpu);
+int savic_handle_msr_vmgexit(struct kvm_vcpu *vcpu);
+int savic_handle_vmgexit(struct kvm_vcpu *vcpu);
+void savic_inject_exception(struct kvm_vcpu *vcpu);
+
+/*
+ * Reset the limit of savic_may_retry(): the guest EOI'd a level-triggered
+ * vector, or accessed MMIO, e.g. an I/O APIC.
+ */
+static __always_inline void savic_guest_is_active(struct savic *savic)
+{
+	savic->nr_retries = 0;
+}
+
+/* savic_halt.c */
+int savic_handle_hlt(struct kvm_vcpu *vcpu);
+
+/* savic_split.c */
+int savic_split_and_load_page(struct kvm_vcpu *vcpu);
 
 #endif /* __KVM_X86_SVM_SAVIC_H */
