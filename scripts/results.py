@@ -8,6 +8,7 @@ group and a case for each test.
 """
 import datetime
 import re
+import threading
 import time
 import xml.sax.saxutils
 
@@ -49,10 +50,11 @@ class Result:
 
 
 class Results:
-    """Takes results one by one and prints each at once; KTAP if it is asked for, else a line for people."""
+    """Takes results from any thread and prints each at once; KTAP if it is asked for, else a line for people."""
     def __init__(self, planned, ktap=False, junit=None, relative=str):
         self.all, self.ktap, self.junit, self.relative = [], ktap, junit, relative
         self.began = time.time()
+        self.lock = threading.Lock()
         if ktap:
             print(f"KTAP version 1\n1..{planned}", flush=True)
 
@@ -63,8 +65,9 @@ class Results:
     def report(self, case, status, seconds, trouble=None):
         """One finished test: exit status (None: it never ended), and the first complaint of the kernel or the machine."""
         result = Result(case, status, seconds, trouble)
-        self.all.append(result)
-        print("\n".join(ktap_lines(len(self.all), result)) if self.ktap else self.line(result), flush=True)
+        with self.lock:
+            self.all.append(result)
+            print("\n".join(ktap_lines(len(self.all), result)) if self.ktap else self.line(result), flush=True)
 
     def line(self, r):
         """For people."""
