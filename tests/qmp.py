@@ -1,6 +1,6 @@
-# A QEMU under test and its monitor, and TAP, for the programs here.
+# A QEMU under test and its monitor, for the programs here.
 # SPDX-License-Identifier: GPL-2.0-only
-"""Machine runs QEMU with a QMP monitor, Tap counts checks."""
+"""Machine runs QEMU with a QMP monitor."""
 import importlib.machinery
 import importlib.util
 import json
@@ -77,27 +77,7 @@ class Machine:
         self.qemu.wait()
 
 
-class Tap:
-    """Counts checks and prints them."""
-    count = failed = 0
-
-    @classmethod
-    def eq(cls, seen, expected, what):
-        cls.count += 1
-        if seen != expected:
-            cls.failed += 1
-            print(f"not ok {cls.count} - {what}\n# seen     {seen!r}\n# expected {expected!r}")
-        else:
-            print(f"ok {cls.count} - {what}")
-
-
 def enter(script):
     """Go on in the toolbox, if we are not there."""
     if not os.environ.get("SAVIC_INSIDE"):
         os.execv(f"{REPO}/scripts/toolbox-run", ["toolbox-run", f"tests/{os.path.basename(script)}"])
-
-
-def done():
-    """The plan, and the exit status."""
-    print(f"1..{Tap.count}")
-    sys.exit(1 if Tap.failed else 0)
