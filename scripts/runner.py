@@ -1,4 +1,4 @@
-# Runs tests: programs on this side, and jobs of the emulated host with many of them in one boot. Imported by test-run.
+# Runs tests: programs on this side, and jobs of the emulated host with many of them in one boot. Imported by test-run, trace and debug-host.
 # SPDX-License-Identifier: GPL-2.0-only
 """Run tests and tell what came out.
 
@@ -71,6 +71,17 @@ class ListError(Exception):
 def is_ours(name):
     """True for the selftests that we have written."""
     return os.path.exists(f"{REPO}/tools/testing/selftests/kvm/x86/{name}.c")
+
+
+def is_selftest(name):
+    """Whether there is one of that name on the host, as far as that can be told before it is built."""
+    if os.environ.get("SAVIC_YOURS"):
+        with open(f"{REPO}/{os.environ['SAVIC_YOURS']}/tests", encoding="utf-8") as f:
+            return name in f.read().split()
+    places = [f"{top}/tools/testing/selftests/kvm" for top in (REPO, f"{REPO}/build/tree/linux")]
+    if not os.path.isdir(places[1]):
+        return True
+    return any(os.path.exists(f"{place}/{sub}{name}.c") for place in places for sub in ("", "x86/"))
 
 
 def run_command(case, outcome):
