@@ -118,10 +118,12 @@ if [ -n "$yours_linux" ]; then
 		if [ -n "$yours_ref" ]; then
 			their_git ls-tree --name-only "$yours_ref" "$selftests/" "$selftests/x86/"
 		else
-			(cd "$yours_linux" && ls "$selftests"/*.c "$selftests"/x86/*.c)
+			(cd "$yours_linux" && ls "$selftests"/*.c "$selftests"/x86/*.c 2>/dev/null)
 		fi
 		[ -z "$yours_series" ] || (cd "$repo" && ls "$selftests"/x86/*.c)
 	} | sed -n 's,.*/\(.*\)\.c$,\1,p' >"$repo/$SAVIC_YOURS/tests"
+	[ -s "$repo/$SAVIC_YOURS/tests" ] ||
+		yours_wrong "--linux: '$yours_linux'${yours_ref:+ at $yours_ref} has no selftests of KVM: is that all of Linux?"
 elif [ -n "$yours_ref$yours_series$yours_config" ]; then
 	yours_wrong "--linux-ref, --series and --config belong to --linux DIR"
 elif [ -n "$yours_kernel" ]; then
