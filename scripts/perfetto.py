@@ -66,7 +66,9 @@ class Trace:
                     s[1] = max(s[0], min(s[1], inside[-1][1] - GAP))
                 inside.append(s)
             for begin, end, name, args in slices:
-                self.add("X", pid, tid, begin, name, dur=max(0, round(end - begin - GAP, 3)), args=args)
+                # Viewers put arguments behind the name, also none.
+                more = {"args": args} if args else {}
+                self.add("X", pid, tid, begin, name, dur=max(0, round(end - begin - GAP, 3)), **more)
         self.out.sort(key=lambda r: r["ts"])
 
 
