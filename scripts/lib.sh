@@ -51,8 +51,12 @@ logged()
 	shift 2
 	mkdir -p "$log"
 	if ! "$@" >"$logfile" 2>&1 </dev/null; then
-		[ -z "${briefly-}" ] || die "$whatfor: $(grep -m 1 -iE '(error|fatal|cannot|failed)' "$logfile" || tail -n 1 "$logfile");" \
-			"the whole output is in ${logfile#"$repo"/}"
+		if [ -n "${briefly-}" ]; then
+			# Files by their names in the user's directory.
+			line=$({ grep -m 1 -iE '(error|fatal|cannot|failed)' "$logfile" || tail -n 1 "$logfile"; } |
+				sed "s,$build/tree/[a-z]*/,,g; s,\(\.\./\)*/*mnt/,,g")
+			die "$whatfor: $line; the whole output is in ${logfile#"$repo"/}"
+		fi
 		grep -iE '(error|fatal|cannot|failed)' "$logfile" | tail -n 5 >&2
 		die "$whatfor: failed; the whole output is in ${logfile#"$repo"/}"
 	fi
