@@ -2,7 +2,8 @@
 /*
  * A guest that does one thing, chosen by the number that the runner patched
  * into the ROM, to see what the VMM makes of it. No exception is handled: one
- * that is not meant ends in a triple fault, of which the VMM tells.
+ * that is not meant ends in a triple fault, of which the VMM tells. With AT_A_WORD
+ * it waits for a character on the serial port first.
  */
 #include <stdint.h>
 
@@ -20,6 +21,8 @@
 
 /* Of the VM: SNP and Secure AVIC. The hypervisor wants to hear the same. */
 #define SEV_FEATURES	0x10001
+
+#define AT_A_WORD	0x80	/* of the number; 0, 7 and 8 cannot have it */
 
 #define VMSA_PAGE	0x12000
 #define GHCB_PAGE	0x100000
@@ -99,6 +102,22 @@ static void say(const char *text)
 		ghcb_call(EXIT_IOIO, 0x3f8 << 16 | 1 << 4, 0, *text, 0);
 }
 
+static uint8_t in(uint16_t port)
+{
+	const volatile uint64_t *ghcb = (void *)SHARED(GHCB_PAGE);
+
+	ghcb_call(EXIT_IOIO, port << 16 | 1 << 4 | 1, 0, 0, 0);
+	return ghcb[0x1f8 / 8];
+}
+
+static void wait_for_a_word(void)
+{
+	ghcb_start();
+	say("waiting\n");
+	while (!(in(0x3fd) & 1))
+		;
+}
+
 /* This vCPU gets a VMSA that no processor runs: it is all zeroes. */
 static void bad_vmsa(void)
 {
@@ -126,7 +145,10 @@ static void share_backing_page(void)
 
 void guest_main(void)
 {
-	switch (choice) {
+	if (choice & AT_A_WORD)
+		wait_for_a_word();
+
+	switch (choice & ~AT_A_WORD) {
 	case 0:
 		ghcb_start();
 		say("waiting\n");

@@ -32,10 +32,12 @@ check()
 	fi
 }
 
-# said STATUS TEXT: QEMU ended with that status, and said so in one line.
+# said STATUS TEXT: QEMU ended with that status, and said so in one line, with nothing else but warnings and what each
+# failure of KVM's ends in.
 said()
 {
-	[ "$status" = "$1" ] && [ "$(grep -cF -- "$2" /tmp/said)" = 1 ]
+	[ "$status" = "$1" ] && [ "$(grep -cF -- "$2" /tmp/said)" = 1 ] &&
+		[ "$(grep -cvF -e "warning: " -e "failed to initialize kvm: " /tmp/said)" = 1 ]
 }
 
 # refused NAME TEXT ACCEL MACHINE OBJECT QEMU-ARGUMENT...: QEMU does not start the guest, and TEXT is why.

@@ -14,7 +14,6 @@
 #include "qemu/main-loop.h"
 #include "exec/cpu-common.h"
 #include "hw/core/cpu.h"
-#include "qapi/qapi-events-run-state.h"
 #include "qapi/qapi-types-run-state.h"
 #include "system/runstate.h"
 #include "target/i386/sev.h"
@@ -144,6 +143,6 @@ bool sev_explain_exit(ConfidentialGuestSupport *cgs, CPUState *cs)
 
     why = explain_exit(cs->kvm_run);
     error_report("vCPU %d: %s", cs->cpu_index, why);
-    qapi_event_send_vcpu_failed(cs->cpu_index, why);
+    qemu_system_vcpu_failed(cs->cpu_index, why);
     return true;
 }
