@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 #
 # usage: tree.sh spdx | links | names | refresh linux|qemu|libvirt | series linux|qemu|libvirt | checkpatch linux|qemu |
-#                docs linux|qemu
+#                docs linux|qemu | schema libvirt
 set -eu
 cd "$(dirname "$0")/.."
 repo=$PWD
@@ -145,8 +145,39 @@ docs)
 	done
 	exit $bad
 	;;
+schema)
+	# libvirt's schemas take the domains that we show, start and test with, and refuse those that are to be refused.
+	schemas=$build/tree/libvirt/src/conf/schemas
+	out=$(mktemp -d)
+	trap 'rm -rf "$out"' EXIT
+	python3 - "$out" <<-'END'
+		import re, runpy, sys, textwrap
+		page = open("qemu/docs/system/i386/secure-avic.rst", encoding="utf-8").read()
+		shown = textwrap.dedent(re.search(r"^ *<domain .*?</domain>$", page, re.M | re.S)[0])
+		tested = runpy.run_path("tests/guest/libvirt")["domain"]("tested", vcpus=2, most=4)
+		for name, xml in ("shown", shown), ("tested", tested.lstrip()):
+		    open(f"{sys.argv[1]}/{name}.xml", "w", encoding="utf-8").write(xml)
+	END
+	bad=0
+	for file in "$out"/*.xml image/debian/etc/libvirt/qemu/*.xml libvirt/tests/qemuxmlconfdata/*.xml \
+		libvirt/tests/domainschemadata/*.xml libvirt/tests/domaincapsdata/*.xml; do
+		case $file in
+		*/domaincapsdata/*) schema=domaincaps.rng ;;
+		*) schema=domain.rng ;;
+		esac
+		status=0
+		xmllint --noout --relaxng "$schemas/$schema" "$file" >"$out/said" 2>&1 || status=$?
+		case $status:$file in
+		0:*-invalid.xml) echo "$file: $schema takes it" ;;
+		0:* | 3:*-invalid.xml) continue ;;
+		*) cat "$out/said" ;;
+		esac
+		bad=1
+	done
+	exit $bad
+	;;
 *)
-	echo "usage: tree.sh spdx|links|names|refresh X|series X|checkpatch X|docs X" >&2
+	echo "usage: tree.sh spdx|links|names|refresh X|series X|checkpatch X|docs X|schema X" >&2
 	exit 2
 	;;
 esac
