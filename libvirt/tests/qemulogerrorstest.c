@@ -60,7 +60,7 @@ mymain(void)
             "libvirt:  error : cannot execute binary /x/qemu: Permission denied");
     DO_TEST("more than fits",
             TIME QEMU "the first one\n"
-            TIME QEMU "the second one, of which there is a lot more to say\n"
+            TIME QEMU "the second one, of which there is a lot more to say than this\n"
             TIME QEMU "the third one, of which there is less to say\n",
             "the third one, of which there is less to say");
     DO_TEST("one that does not fit",
