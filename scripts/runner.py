@@ -1,4 +1,5 @@
-# Runs tests: programs on this side, and jobs of the emulated host with many of them in one boot. Imported by test-run, trace and debug-host.
+# Runs tests: programs on this side, and jobs of the emulated host with many of them in one boot. Imported by test-run,
+# trace and debug-host.
 # SPDX-License-Identifier: GPL-2.0-only
 """Run tests and tell what came out.
 
