@@ -108,11 +108,32 @@ checkpatch)
 	# MAINTAINERS for whoever takes them; other excuses are in checkpatch.list.
 	scripts/series "$x" >/dev/null
 	cd "$build/tree/$x"
-	found=$(find "$build/series/$x" -name '*.patch' ! -name '0000-*' | LC_ALL=C sort |
+	# What was said of a patch is kept for as long as neither that nor the base changes, whatever its place in the series is.
+	said=$build/checkpatch/$x
+	mkdir -p "$said"
+	rm -rf "$said.new"
+	mkdir "$said.new"
+	for patch in "$build/series/$x"/*.patch; do
+		case $patch in
+		*/0000-*) continue ;;
+		esac
+		key=$({ sed '1d; s/^Subject: \[PATCH[^]]*\]/Subject:/' "$patch"; git rev-parse base; cat "$repo/tests/tree.sh"; } | sha256sum | cut -d' ' -f1)
+		[ ! -e "$said/$key" ] || mv "$said/$key" "$said.new/"
+		echo "$patch $said.new/$key"
+	done >"$said.new/patches"
+	case $x in
+	linux) check="perl scripts/checkpatch.pl --terse --no-summary --show-types --showfile
+		--ignore MISSING_SIGN_OFF,NO_AUTHOR_SIGN_OFF,FILE_PATH_CHANGES,COMMIT_LOG_LONG_LINE" ;;
+	qemu) check="perl scripts/checkpatch.pl --no-signoff --terse --no-summary" ;;
+	esac
+	# shellcheck disable=SC2016 # for the inner shell
+	check="$check" xargs -P"$(nproc)" -n2 sh -c '[ -e "$2" ] || { { $check "$1" >"$2.new" || [ $? = 1 ] || exit 255; } && mv "$2.new" "$2"; }' sh <"$said.new/patches"
+	rm -rf "$said"
+	mv "$said.new" "$said"
+	found=$(sed "s,.* $said.new/,$said/," "$said/patches" | xargs cat |
 		case $x in
-		linux) xargs -P"$(nproc)" -n2 perl scripts/checkpatch.pl --terse --no-summary --show-types --showfile \
-			--ignore MISSING_SIGN_OFF,NO_AUTHOR_SIGN_OFF,FILE_PATH_CHANGES,COMMIT_LOG_LONG_LINE ;;
-		qemu) xargs -P"$(nproc)" -n2 perl scripts/checkpatch.pl --no-signoff --terse --no-summary | grep 'ERROR: ' ;;
+		linux) cat ;;
+		qemu) grep 'ERROR: ' ;;
 		esac | "$repo/scripts/checkpatch-left")
 	# None of our own files has tabs where QEMU wants none.
 	tabs=$([ "$x" = linux ] || grep -rlP '\t' "$repo/qemu" --include='*.[ch]') || :
