@@ -87,11 +87,13 @@ def is_selftest(name):
 
 def run_command(case, outcome):
     """A test that is a program on this side."""
+    # Of scripts/run, for which there may be several at a time.
+    env = {**os.environ, "SAVIC_RUN_LOG": case.log.removesuffix(".log") + "-console.log"}
     started = time.monotonic()
     with open(case.log, "wb") as log:
         try:
             status = subprocess.run(case.command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                                    timeout=case.limit, cwd=REPO).returncode
+                                    timeout=case.limit, cwd=REPO, env=env).returncode
             trouble = None
         except subprocess.TimeoutExpired:
             status, trouble = None, f"took longer than {case.limit} s"
