@@ -57,7 +57,8 @@ logged()
 				sed "s,$build/tree/[a-z]*/,,g; s,\(\.\./\)*/*mnt/,,g")
 			die "$whatfor: $line; the whole output is in ${logfile#"$repo"/}"
 		fi
-		grep -iE '(error|fatal|cannot|failed)' "$logfile" | tail -n 5 >&2
+		# What make says of it says less.
+		grep -iE '(error|fatal|cannot|failed)' "$logfile" | grep -v '^make' | tail -n 5 >&2
 		die "$whatfor: failed; the whole output is in ${logfile#"$repo"/}"
 	fi
 }
