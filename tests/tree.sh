@@ -58,11 +58,14 @@ names)
 		sed -n 's/.*STATS_DESC_COUNTER(VCPU, \(savic_.*\)),$/\1/p' "$build/tree/linux/arch/x86/kvm/x86.c"
 	} | LC_ALL=C sort -u >"$out/code"
 	grep -oP '\x60\x60\K(kvm_)?savic_\w+(?=\x60\x60)' "$page" | LC_ALL=C sort -u >"$out/page"
-	grep -ohP 'kvm_savic_\w+|\x60\Ksavic_\w+(?=\x60)' scripts/trace README.md qemu/docs/system/i386/*.rst |
-		LC_ALL=C sort -u >"$out/others"
+	{
+		grep -ohP 'kvm_savic_\w+|\x60\Ksavic_\w+(?=\x60)' scripts/trace README.md qemu/docs/system/i386/*.rst
+		# What a test takes of KVM's statistics.
+		grep -oP '\(statistic \K\w+' image/run-guest | sed 's/^/savic_/'
+	} | LC_ALL=C sort -u >"$out/others"
 	LC_ALL=C comm -23 "$out/code" "$out/page" | sed "s,\$, isn't in $page," >"$out/wrong"
 	LC_ALL=C comm -13 "$out/code" "$out/page" | sed "s,\$, is in $page but not in the code," >>"$out/wrong"
-	LC_ALL=C comm -13 "$out/code" "$out/others" | sed 's,$, is in scripts/trace or the docs but not in the code,' >>"$out/wrong"
+	LC_ALL=C comm -13 "$out/code" "$out/others" | sed 's,$, is in scripts/trace or image/run-guest or the docs but not in the code,' >>"$out/wrong"
 	[ -s "$out/code" ] || echo "no trace events and statistics found" >>"$out/wrong"
 	cat "$out/wrong"
 	[ ! -s "$out/wrong" ]
